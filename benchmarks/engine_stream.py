@@ -28,19 +28,28 @@ class Consumer:
     """Reader of batches of the streaming feed, many in one call of the graph, as in training.
 
     Args:
-      data_dir: directory in which MNIST is prepared.
-      examples: number of examples of MNIST's training split; 0: all.
+      data_dir: directory in which the data set is prepared.
+      examples: number of examples of the training split to read; 0: all.
+      dataset: name of the data set, of images with class labels.
+      cache_dir: directory of the record index; "": the default one.
 
     Attributes:
       feed: the streaming feed.
       seen: "examples", the number of examples read, and "labels", the sum of their labels.
     """
 
-    def __init__(self, data_dir: str, examples: int = EXAMPLES[BATCH]) -> None:
+    def __init__(
+        self,
+        data_dir: str,
+        examples: int = EXAMPLES[BATCH],
+        dataset: str = "mnist",
+        cache_dir: str = "",
+    ) -> None:
+        cache_dir = cache_dir or default_cache_dir()
         source = open_source(
-            "mnist",
+            dataset,
             data_dir=data_dir,
-            cache_dir=default_cache_dir(),
+            cache_dir=cache_dir,
             train_split=f"train[:{examples}]" if examples else "train",
             validation_split="0",
             test_split="",
@@ -53,7 +62,7 @@ class Consumer:
             seed=SEED,
             layout=BatchLayout(),
             strategy=tf.distribute.get_strategy(),
-            cache_dir=default_cache_dir(),
+            cache_dir=cache_dir,
         )
         assert isinstance(feed, StreamingFeed)
         self.feed = feed

@@ -1,6 +1,8 @@
-"""Measures the memory of a process that streams MNIST, on Linux only.
+"""Measures the memory of a process that streams a data set, on Linux only.
 
-    python -m benchmarks.stream_memory DATA_DIR [BATCHES]       an epoch by default
+    python -m benchmarks.stream_memory DATA_DIR [BATCHES [DATASET [CACHE_DIR]]]
+
+By default, streams an epoch of MNIST.
 
 The last line of the output is JSON: the resident memory in MiB, before streaming, its peak while
 streaming ("most"), and after; and the number of examples of the split and of those streamed. Memory
@@ -60,12 +62,13 @@ def main() -> None:
     """Streams the batches and prints as JSON the numbers of examples and the memory."""
     from benchmarks.engine_stream import Consumer
 
-    data_dir, *batches = sys.argv[1:]
+    data_dir, *rest = sys.argv[1:]
+    batches, dataset, cache_dir = (*rest, *("", "mnist", "")[len(rest) :])
     before, watch = held(), Watch()
     watch.start()
-    consumer = Consumer(data_dir, 0)
+    consumer = Consumer(data_dir, 0, dataset, cache_dir)
     feed = consumer.feed
-    consumer.take(int(batches[0]) if batches else feed.steps_per_epoch)
+    consumer.take(int(batches or feed.steps_per_epoch))
     found = {"before": before, "most": watch.end(), "after": held()}
     print(json.dumps({"split": feed.examples, "examples": consumer.seen["examples"], **found}))
     feed.close()

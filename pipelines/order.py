@@ -12,11 +12,13 @@ import numpy as np
 # Orders of up to this many examples are made by sorting. In a larger one, each position is computed
 # independently, so the order need not be held in memory.
 _SORTED = 1 << 20
+# Indices are int32 for up to this many examples, as in all earlier versions, else int64.
+INT32_EXAMPLES = 1 << 31
 _ROUNDS = 8  # rounds of the cipher; four random rounds are proven to suffice
 
 
 def permutation(seed: int, epoch: int, examples: int) -> np.ndarray:
-    """Returns the indices of all n examples in an epoch's order, int32 [n]; read-only.
+    """Returns the indices of all n examples in an epoch's order, `index_dtype` [n]; read-only.
 
     Raises:
       ValueError: when the seed or the epoch is negative.
@@ -29,9 +31,9 @@ def permutation(seed: int, epoch: int, examples: int) -> np.ndarray:
 
 
 def permutation_at(seed: int, epoch: int, examples: int, positions: np.ndarray) -> np.ndarray:
-    """Returns `permutation(seed, epoch, examples)[positions]`, int32 [k]; positions are int [k].
+    """Returns `permutation(seed, epoch, examples)[positions]`; positions are int [k].
 
-    A large order is not computed as a whole.
+    A large order is not computed as a whole. The indices are `index_dtype` [k].
 
     Raises:
       ValueError: when the seed or the epoch is negative.
@@ -42,7 +44,12 @@ def permutation_at(seed: int, epoch: int, examples: int, positions: np.ndarray) 
     indices = _encipher(keys, examples, positions.astype(np.uint64))
     while len(outside := np.flatnonzero(indices >= examples)):
         indices[outside] = _encipher(keys, examples, indices[outside])  # cycle walking
-    return indices.astype(np.int32)
+    return indices.astype(index_dtype(examples))
+
+
+def index_dtype(examples: int) -> type[np.signedinteger]:
+    """Returns the dtype of the indices of n examples: int32, or int64 above 2**31 examples."""
+    return np.int32 if examples <= INT32_EXAMPLES else np.int64
 
 
 @functools.lru_cache(maxsize=4)

@@ -51,10 +51,14 @@ class SelectedSplit:
         return SelectedSplit(name, self.whole, self.rows[start:stop])
 
     def reader(
-        self, cache_dir: str | None = None, progress: Callable[[int], None] = no_progress
+        self,
+        cache_dir: str | None = None,
+        progress: Callable[[int], None] = no_progress,
+        only: np.ndarray | None = None,
     ) -> SelectedReader:
         """Returns a reader of the selected examples; see `DataSplit.reader`."""
-        return SelectedReader(self.whole.reader(cache_dir, progress), self.rows)
+        rows = self.rows if only is None else self.rows[only]
+        return SelectedReader(self.whole.reader(cache_dir, progress, rows), self.rows)
 
     def digest(self, all_bytes: bool = False) -> str:
         """Returns a digest of the whole split and of the indices; see `DataSplit.digest`."""

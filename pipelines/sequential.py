@@ -43,7 +43,10 @@ class SequentialSplit:
         )
 
     def reader(
-        self, cache_dir: str | None = None, progress: Callable[[int], None] = no_progress
+        self,
+        cache_dir: str | None = None,
+        progress: Callable[[int], None] = no_progress,
+        only: np.ndarray | None = None,
     ) -> SequentialReader:
         """Returns a reader with a separate pipeline; the arguments are ignored."""
         return SequentialReader(self)

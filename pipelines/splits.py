@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from pipelines import nests
 from pipelines.nests import Nest, Spec
+from pipelines.rows import Rows
 
 
 def no_progress(done: int) -> None:
@@ -58,11 +59,15 @@ class DataSplit(Protocol):
         """Returns examples `start` to `stop` (exclusive) as a split; 0 <= start <= stop <= len."""
 
     def reader(
-        self, cache_dir: str | None = None, progress: Callable[[int], None] = no_progress
+        self,
+        cache_dir: str | None = None,
+        progress: Callable[[int], None] = no_progress,
+        only: np.ndarray | None = None,
     ) -> ExampleReader:
         """Returns a reader; an index that it must build is cached in `cache_dir`, if not None.
 
-        `progress` is called with the number of examples indexed since the last call.
+        `progress` is called with the number of examples indexed since the last call. `only` has the
+        indices of the examples that will be read, int [k], if the reader need not read others.
 
         Raises:
           ValueError: when a file is damaged, or cannot be read to build an index in memory.
@@ -105,13 +110,13 @@ class Table(Protocol):
           ValueError, OSError: as `ExampleReader.read`.
         """
 
-    def targets(self, rows: np.ndarray) -> Nest | None:
+    def targets(self, rows: np.ndarray | Rows) -> Nest | None:
         """Returns targets by row, int [k]: a nest of [k, ...]; None if examples must be read."""
 
     def location(self, row: int) -> str:
         """Returns the place of an example for messages, such as "example 7" or its file."""
 
-    def digest(self, rows: np.ndarray, all_bytes: bool) -> str:
+    def digest(self, rows: np.ndarray | Rows, all_bytes: bool) -> str:
         """Returns a digest of the examples at `rows`, int [k]; see `DataSplit.digest`."""
 
 
@@ -121,7 +126,7 @@ class IndexedSplit:
 
     name: str
     table: Table
-    rows: np.ndarray  # int64 [n], of the examples in the split
+    rows: np.ndarray | Rows  # int64 [n], of the examples in the split
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -131,7 +136,10 @@ class IndexedSplit:
         return IndexedSplit(name, self.table, self.rows[start:stop])
 
     def reader(
-        self, cache_dir: str | None = None, progress: Callable[[int], None] = no_progress
+        self,
+        cache_dir: str | None = None,
+        progress: Callable[[int], None] = no_progress,
+        only: np.ndarray | None = None,
     ) -> IndexedReader:
         """Returns a reader of the split's examples; the arguments are ignored."""
         return IndexedReader(self)
@@ -144,10 +152,16 @@ class IndexedSplit:
         """Returns the number of rows that `other` has too; 0 for a split of another table."""
         if not isinstance(other, IndexedSplit) or other.table is not self.table:
             return 0
-        return int(np.isin(self.rows, other.rows).sum())
+        if isinstance(self.rows, Rows) and isinstance(other.rows, Rows):
+            count = self.rows.in_common(other.rows)
+            if count is not None:
+                return count
+        return int(np.isin(np.asarray(self.rows), np.asarray(other.rows)).sum())
 
     def repeated(self) -> int:
         """Returns the number of repeats: occurrences of examples in the split after their first."""
+        if isinstance(self.rows, Rows):
+            return 0
         return len(self.rows) - len(np.unique(self.rows))
 
 
@@ -189,25 +203,25 @@ class ArrayTable:
         """Returns (inputs, targets) by row: nests of arrays [k, ...]."""
         return tf.nest.map_structure(lambda array: array[rows], self.arrays)
 
-    def targets(self, rows: np.ndarray) -> Nest:
+    def targets(self, rows: np.ndarray | Rows) -> Nest:
         """Returns the targets by row: a nest of arrays [k, ...]."""
+        rows = np.asarray(rows)
         return tf.nest.map_structure(lambda array: array[rows], self.arrays[1])
 
     def location(self, row: int) -> str:
         """Returns "example" and the row, for messages."""
         return f"example {row}"
 
-    def digest(self, rows: np.ndarray, all_bytes: bool) -> str:
+    def digest(self, rows: np.ndarray | Rows, all_bytes: bool) -> str:
         """Returns a digest of the values, dtypes and shapes of rows; ignores `all_bytes`."""
         digest = hashlib.sha256(nests.signature(self.spec).encode())
         for leaf in tf.nest.flatten(self.arrays):
             for start in range(0, len(rows), _HASHED):
-                values = leaf[rows[start : start + _HASHED]]
+                values = leaf[np.asarray(rows[start : start + _HASHED])]
                 digest.update(np.ascontiguousarray(values).tobytes())
         return digest.hexdigest()[:32]
 
 
 def whole(name: str, table: Table, examples: int, shuffle: bool = False) -> IndexedSplit:
     """Returns all examples of a table as a split; with `shuffle`, in a fixed random order."""
-    rows = np.random.default_rng(0).permutation(examples) if shuffle else np.arange(examples)
-    return IndexedSplit(name, table, rows)
+    return IndexedSplit(name, table, Rows(examples, shuffle))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import time
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -13,6 +14,8 @@ from engine.assembly.registry import SOURCES
 from engine.config.schema import Config
 from engine.logging.progress import Progress
 from engine.runtime.user_code import place, user_code_location
+
+_LONG = 20.0  # seconds of opening a feed after which a line says what took so long
 
 
 class Feeds(NamedTuple):
@@ -154,7 +157,9 @@ def _open_feed(
     seed: int | None = None,
     include_next_example: bool = False,
 ) -> pipelines.Feed:
-    """Opens the feed of a split; shows a progress bar while examples are decoded.
+    """Opens the feed of a split; shows a progress bar while examples are decoded or indexed.
+
+    If a streaming feed takes more than 20 seconds, prints a line that says where its index is kept.
 
     With `seed`, the order of examples is shuffled in each epoch, and a batch has
     `--global_batch_size` examples. If `seed` is None, the order is that of the file, and a batch
@@ -162,9 +167,11 @@ def _open_feed(
     """
     sizes, mode = config.training, config.logging.progress
     batch_size = sizes.evaluation_batch_size if seed is None else sizes.global_batch_size
-    progress = Progress(mode, f"decoding {records.name}", len(records), unit="examples")
+    verb = "indexing" if kind == "stream" else "decoding"
+    progress = Progress(mode, f"{verb} {records.name}", len(records), unit="examples")
+    begun = time.monotonic()
     with contextlib.closing(progress):
-        return pipelines.open_feed(
+        feed = pipelines.open_feed(
             kind,
             source,
             records,
@@ -176,3 +183,10 @@ def _open_feed(
             cache_dir=cache_dir(config),
             progress=progress.advance,
         )
+        seconds = time.monotonic() - begun
+        if kind == "stream" and seconds > _LONG:
+            progress.line(
+                f"data   indexed {len(records):,} examples of {records.name} in {seconds:.0f} s; "
+                f"the index is kept in {cache_dir(config)} for later runs"
+            )
+        return feed

@@ -16,6 +16,7 @@ from engine.reporting.html_page import (
 )
 
 _MAX_BYTES = 64 << 20  # maximum size of the training images in the pixel statistics
+_MAX_DECODED = 1 << 30  # maximum bytes of the examples of a split that are decoded for targets
 _FIRST = 36  # number of examples in the figure of the first ones
 _PER_CLASS = 10  # maximum number of examples of each class in a figure
 _MAX_CLASSES = 30  # maximum number of classes in a figure of examples
@@ -28,7 +29,8 @@ def section(source: pipelines.Source, cache_dir: str) -> ReportSection:
     The statistics are of the first training examples, whose inputs take at most 64 MiB (but at
     least 1 example). If the inputs are images with class labels, the section also shows examples
     and, of images up to 32x32, the pixel values of one. Without class labels, the section has
-    statistics of the training targets in place of the class balance.
+    statistics of the training targets in place of the class balance. Where class labels have to be
+    decoded with the examples, the class balance is of the first ones, of at most 1 GiB.
 
     Args:
       source: data set.
@@ -40,7 +42,7 @@ def section(source: pipelines.Source, cache_dir: str) -> ReportSection:
       tf.errors.OpError: if TensorFlow fails, such as when a device runs out of memory.
     """
     targets = {
-        name: pipelines.read_targets(source, split, cache_dir)
+        name: pipelines.read_targets(source, split, cache_dir, _MAX_DECODED)
         for name, split in source.splits.items()
     }
     example_bytes = max(pipelines.example_bytes(source.decoded[0]), 1)
@@ -66,9 +68,9 @@ def section(source: pipelines.Source, cache_dir: str) -> ReportSection:
         ReportFigure(
             "class_balance",
             lambda: class_balance(counts, names),
-            "How many examples of each class every split has.",
+            f"How many examples of each class every split has.{_counted(source, targets)}",
         ),
-        _balance(counts, names),
+        _balance(counts, names, _counted(source, targets)),
     ]
     if source.has_images and max(source.image_shape[:2]) <= _MAX_SIDE:
         elements.append(_pixel_values(inputs[0]))
@@ -203,14 +205,24 @@ def _samples_by_class(
     )
 
 
-def _balance(counts: dict[str, np.ndarray], names: list[str]) -> ReportTable:
+def _counted(source: pipelines.Source, labels: dict[str, np.ndarray]) -> str:
+    """Returns a sentence about the splits of which only the first examples are counted, or ""."""
+    parts = [
+        f"the first {len(labels[name]):,} of {len(split):,} of {name}"
+        for name, split in source.splits.items()
+        if len(labels[name]) < len(split)
+    ]
+    return f" Counted are {', '.join(parts)}." if parts else ""
+
+
+def _balance(counts: dict[str, np.ndarray], names: list[str], counted: str) -> ReportTable:
     columns = counts.values()
     rows = [
         (name, *(f"{count:,}" for count in of_class))
         for name, *of_class in zip(names, *columns, strict=True)
     ]
     rows.append(("all", *(f"{column.sum():,}" for column in columns)))
-    return ReportTable(("class", *counts), rows, "Examples.", frozenset([len(names)]))
+    return ReportTable(("class", *counts), rows, f"Examples.{counted}", frozenset([len(names)]))
 
 
 def _pixel_values(image: np.ndarray) -> CollapsedText:

@@ -137,9 +137,9 @@ class BatchPlan:
         self.fetched = self.rows + self._look_ahead  # examples fetched for these rows
 
     def order(self, epoch: int) -> np.ndarray:
-        """Returns the example indices in the order of an epoch, int32 [n]."""
+        """Returns the example indices in the order of an epoch, `order.index_dtype` [n]."""
         if self.seed is None:
-            return np.arange(self.examples, dtype=np.int32)
+            return np.arange(self.examples, dtype=order.index_dtype(self.examples))
         return order.permutation(self.seed, epoch, self.examples)
 
     def examples_at(self, epoch: int, positions: np.ndarray) -> np.ndarray:

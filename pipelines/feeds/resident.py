@@ -23,7 +23,7 @@ class OrderPrefetch:
         self._prefetched: dict[int, Future[np.ndarray]] = {}
 
     def of(self, epoch: int) -> np.ndarray:
-        """Returns the example indices in an epoch's order, int32 [n]; prefetches the next order."""
+        """Returns the example indices in an epoch's order, [n], and prefetches the next order."""
         if self._pool is None:
             self._pool = ThreadPoolExecutor(1, thread_name_prefix="order")
         prefetched = self._prefetched.get(epoch)
@@ -63,9 +63,10 @@ class InMemoryFeed:
         self._data = per_replica_values(strategy, lambda: tuple(map(tf.constant, leaves)))
 
     def open(self, step: int, steps: int) -> OpenedSteps:
-        """Returns `steps` and the graph's input: the example order of the epoch, int32 [n].
+        """Returns `steps` and the graph's input: the example order of the epoch, [n].
 
-        With a GPU, the order is int64, and each replica has one: int32 would be on the host.
+        The order is int32, or int64 above 2**31 examples. With a GPU it is int64, and each replica
+        has one: int32 would be on the host.
         """
         epoch = step // self.steps_per_epoch
         if self._opened is None or self._opened[0] != epoch:

@@ -13,7 +13,7 @@ import tensorflow as tf
 from pipelines import nests
 from pipelines.images.resize import Resize
 from pipelines.nests import Nest, Spec
-from pipelines.storage.index import Fields
+from pipelines.storage.file_index import Fields
 
 # Must be increased when the result of `decode` changes for any record.
 _DECODE_VERSION = 1

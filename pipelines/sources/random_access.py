@@ -13,12 +13,14 @@ import tensorflow as tf
 from pipelines import nests
 from pipelines.errors import one_line_message
 from pipelines.nests import Nest, Spec
+from pipelines.rows import Rows
 from pipelines.source import Source
 from pipelines.sources import arrays, description
 from pipelines.sources.description import SourceOptions
 from pipelines.splits import DataSplit, whole
 
 _SAMPLED = 256  # number of examples hashed for the identity of a large data set without a version
+_HASHED = 1 << 20  # number of row numbers hashed at a time
 _ALL_BYTES = 64 << 20  # largest size in bytes of a data set whose examples are all hashed
 
 Read = Callable[[int], tuple[Nest, Nest]]
@@ -84,7 +86,8 @@ def random_access(
         "": the examples are read and hashed at every start; if they take more than 64 MiB, only a
         sample of them.
       shuffle: whether fractions are taken from a random order of the examples, which is the same in
-        every run. False: fractions are taken from the end, as for time series.
+        every run. False: fractions are taken from the end, as for time series. Up to 2**31 examples
+        a random order takes 8 bytes of memory an example; beyond, it is computed.
     """
     return RandomAccess(examples, read, validation, test, class_names, version, shuffle)
 
@@ -159,14 +162,14 @@ class AccessTable:
             targets = labels.reshape(() if targets.size == 1 else targets.shape)
         return inputs, targets
 
-    def targets(self, rows: np.ndarray) -> None:
+    def targets(self, rows: np.ndarray | Rows) -> None:
         """Returns None, because targets cannot be read without inputs."""
 
     def location(self, row: int) -> str:
         """Returns "example" and the row, for messages."""
         return f"example {row}"
 
-    def digest(self, rows: np.ndarray, all_bytes: bool) -> str:
+    def digest(self, rows: np.ndarray | Rows, all_bytes: bool) -> str:
         """Returns a hexadecimal digest of spec, rows and version.
 
         If there is no version, the examples at `rows` are hashed, too; if they take more than 64
@@ -176,12 +179,19 @@ class AccessTable:
           ValueError: when an example cannot be read or has another spec.
         """
         content = f"{nests.signature(self.spec)}\n{self._version}\n"
-        digest = hashlib.sha256(content.encode() + np.ascontiguousarray(rows, "<i8").tobytes())
+        digest = hashlib.sha256(content.encode())
+        if isinstance(rows, Rows) and rows.computed:
+            digest.update(f"{rows}\n".encode())
+        else:
+            for start in range(0, len(rows), _HASHED):
+                some = np.asarray(rows[start : start + _HASHED])
+                digest.update(np.ascontiguousarray(some, "<i8").tobytes())
         if not self._version:
             size = len(rows) * nests.example_bytes(self.spec)
             if size > _ALL_BYTES and not all_bytes:
                 rows = rows[np.linspace(0, len(rows) - 1, _SAMPLED).astype(np.int64)]
             for start in range(0, len(rows), _SAMPLED):
-                for leaf in tf.nest.flatten(self.read(rows[start : start + _SAMPLED])):
+                some = np.asarray(rows[start : start + _SAMPLED])
+                for leaf in tf.nest.flatten(self.read(some)):
                     digest.update(leaf.tobytes())
         return digest.hexdigest()[:32]

@@ -24,7 +24,7 @@ from pipelines.sources import description, features
 from pipelines.sources.builders import open_builder, parse_name
 from pipelines.sources.description import SourceOptions
 from pipelines.splits import DataSplit
-from pipelines.storage.index import Fields
+from pipelines.storage.file_index import Fields
 from pipelines.storage.records import RecordSplit
 
 
@@ -117,7 +117,7 @@ def open_tfds(dataset: str, options: SourceOptions) -> Source:
     label_key = keys[1] if class_names else None
 
     def records(flag: str, split: str) -> RecordSplit:
-        found = _records(name, builder, flag, split, fields)
+        found = _records(name, builder, flag, split, fields, options.cache_dir)
         if label_key and _first_label(found, label_key) == -1:
             raise UnlabelledError(
                 f"the examples of {found.name} of {name} have no labels (they are all -1); "
@@ -217,7 +217,9 @@ def _builder(dataset: str, options: SourceOptions) -> Any:
     return digits.prepared(options.cache_dir)
 
 
-def _records(name: str, builder: Any, flag: str, split: str, fields: Fields | None) -> RecordSplit:
+def _records(
+    name: str, builder: Any, flag: str, split: str, fields: Fields | None, cache_dir: str
+) -> RecordSplit:
     """Returns the records of a TFDS split; ValueError if it is unknown, empty or incomplete."""
     splits = builder.info.splits
     requested = [part.strip().split("[")[0] for part in split.split("+")]
@@ -241,7 +243,7 @@ def _records(name: str, builder: Any, flag: str, split: str, fields: Fields | No
         last = part.examples_in_shard if part.take < 0 else part.skip + part.take
         if part.skip < last:
             ranges.append((os.fspath(part.filename), part.skip, last))
-    records = RecordSplit(split, tuple(ranges), fields)
+    records = RecordSplit(split, tuple(ranges), fields, cache_dir)
     if not len(records):
         raise ValueError(f"--{flag}={split}: holds no examples of {name}; give another")
     _check_files(name, records, splits)

@@ -143,11 +143,11 @@ def store_program(cache_dir: str, name: str, file_name: str, content: bytes) -> 
 
 
 @contextlib.contextmanager
-def written(path: str) -> Iterator[BinaryIO]:
+def written(path: str, pruned: bool = True) -> Iterator[BinaryIO]:
     """Yields a binary file that replaces the file `path` when the `with` block ends.
 
     If the block raises an error, `path` is not changed. Creates the directory of `path`, the cache,
-    and at the end deletes the least recently used entries above 8 GiB.
+    and, with `pruned`, prunes it at the end.
 
     Raises:
       OSError: when a file cannot be written or deleted.
@@ -163,7 +163,8 @@ def written(path: str) -> Iterator[BinaryIO]:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
-    _prune(cache_dir)
+    if pruned:
+        prune(cache_dir)
 
 
 def used(path: str) -> None:
@@ -172,12 +173,24 @@ def used(path: str) -> None:
         os.utime(path)
 
 
-def _prune(cache_dir: str) -> None:
-    entries = [entry for entry in os.scandir(cache_dir) if entry.name.endswith(_ENTRIES)]
-    entries.sort(key=lambda entry: entry.stat().st_mtime)
-    excess = sum(entry.stat().st_size for entry in entries) - _BUDGET
-    for entry in entries[:-1]:
+def prune(cache_dir: str) -> None:
+    """Deletes the least recently used entries of the cache above 8 GiB, but not the newest one.
+
+    Raises:
+      OSError: when the directory cannot be read, or an entry cannot be deleted.
+    """
+    entries = []
+    for entry in os.scandir(cache_dir):
+        # Another process may delete entries at the same time.
+        with contextlib.suppress(FileNotFoundError):
+            if entry.name.endswith(_ENTRIES):
+                stat = entry.stat()
+                entries.append((stat.st_mtime, stat.st_size, entry.path))
+    entries.sort(key=lambda entry: entry[0])
+    excess = sum(size for _, size, _ in entries) - _BUDGET
+    for _, size, path in entries[:-1]:
         if excess <= 0:
             break
-        excess -= entry.stat().st_size
-        os.unlink(entry.path)
+        excess -= size
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)

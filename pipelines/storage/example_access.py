@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from pipelines import order
+from pipelines import nests, order
 from pipelines.errors import damaged_data_message, reason
 from pipelines.nests import Nest, Spec
 from pipelines.sequential import SequentialReader
@@ -74,11 +74,11 @@ def read_step_examples(
     first = step_in_epoch * global_batch_size
     end = min(first + global_batch_size, len(split)) + include_next_example
     positions = np.arange(first, end) % len(split)
-    reader, draws = split.reader(cache_dir), None
+    indices, draws = order.permutation_at(seed, epoch, len(split), positions), None
+    reader = split.reader(cache_dir, only=indices)
     if isinstance(reader, SequentialReader):
         indices, stored = positions, reader.read_epoch(seed, epoch, positions)
     else:
-        indices = order.permutation_at(seed, epoch, len(split), positions)
         stored = reader.read(indices)
     if source.crop is not None:
         draws = source.crop.draws(seed, np.full(len(positions), epoch), positions)
@@ -96,7 +96,7 @@ def read_examples(
       ValueError: when a file is damaged, or an example cannot be decoded.
       OSError: when a file cannot be read.
     """
-    reader = split.reader(cache_dir)
+    reader = split.reader(cache_dir, only=indices)
     return Examples(indices, *_decoded(source, split.name, reader.spec, reader.read(indices)))
 
 
@@ -151,7 +151,7 @@ def read_stored_images(
       ValueError: when a file is damaged, or an example cannot be decoded.
       OSError: when a file cannot be read.
     """
-    reader = split.reader(cache_dir)
+    reader = split.reader(cache_dir, only=indices)
     decode = source.decode_stored or source.decode or (lambda stored: stored)
     for index in indices:
         stored = reader.read(np.array([index]))
@@ -172,16 +172,25 @@ def _decoding(source: Source, where: str) -> Iterator[None]:
         raise ValueError(damaged_data_message(where, reason(error), source.remedy)) from None
 
 
-def read_targets(source: Source, split: DataSplit, cache_dir: str) -> Nest:
+def read_targets(
+    source: Source, split: DataSplit, cache_dir: str, most_bytes: int | None = None
+) -> Nest:
     """Returns the targets of a split in its order, a nest of arrays [n, ...]; labels are int32 [n].
 
     Examples are decoded only if their targets are not stored separately and the decoded examples
-    are not cached in `cache_dir`.
+    are not cached in `cache_dir`. With `most_bytes`, of a split whose decoded examples take more,
+    and whose targets are not stored separately, only the first examples are read.
 
     Raises:
       ValueError: when a file is damaged, or an example cannot be decoded.
       OSError: when a file cannot be read.
     """
+    example_bytes = max(nests.example_bytes(source.decoded), 1)
+    if most_bytes is not None and len(split) * example_bytes > most_bytes:
+        first = max(1, most_bytes // example_bytes)
+        part = split.part(0, first, f"the first {first:,} of {split.name}")
+        if part.reader(cache_dir).targets() is None:
+            split = part
     reader = split.reader(cache_dir)
     targets = reader.targets()
     if targets is None:

@@ -51,17 +51,18 @@ def data_identity(source: Source, cache_dir: str) -> DataIdentity:
     # Of what is stored decoded, the digest of the stored examples is all there is to know.
     small = source.decode is not None and decoded_bytes <= _SMALL
     examples = "-".join(_examples(source, split, cache_dir)[:32] for split in splits if small)
-    return DataIdentity(_stored(splits, source.recipe), examples)
+    return DataIdentity(_stored(splits, source.recipe, cache_dir), examples)
 
 
-def _stored(splits: Sequence[DataSplit], recipe: str) -> str:
-    """Returns a digest of the stored examples and `recipe`.
+def _stored(splits: Sequence[DataSplit], recipe: str, cache_dir: str) -> str:
+    """Returns a digest of the stored examples and `recipe`; keeps those of files in `cache_dir`.
 
     If all splits are TFRecord files, the digest is computed as in version 0.4.0.
     """
     records = [split for split in splits if isinstance(split, RecordSplit)]
     if len(records) == len(splits):
-        return examples_digest([each for part in records for each in part.ranges], recipe)
+        ranges = [each for part in records for each in part.ranges]
+        return examples_digest(ranges, recipe, cache_dir=cache_dir)
     text = "\n".join([recipe, *(split.digest() for split in splits)])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 

@@ -20,6 +20,7 @@ from pipelines.host import usable_cores
 from pipelines.images.pictures import to_channels
 from pipelines.images.resize import Resize
 from pipelines.nests import Nest
+from pipelines.rows import Rows
 from pipelines.storage import cache
 
 VERSION = 2  # must be increased when the result of a check or of decoding changes
@@ -152,21 +153,21 @@ class PictureTable:
         )
         return out.getvalue()
 
-    def targets(self, rows: np.ndarray) -> np.ndarray:
+    def targets(self, rows: np.ndarray | Rows) -> np.ndarray:
         """Returns the labels by row, int32 [k]."""
-        return self._labels[rows]
+        return self._labels[np.asarray(rows)]
 
     def location(self, row: int) -> str:
         """Returns the path of a row's image file, for messages."""
         return self._files[row][0]
 
-    def digest(self, rows: np.ndarray, all_bytes: bool) -> str:
+    def digest(self, rows: np.ndarray | Rows, all_bytes: bool) -> str:
         """Returns a hexadecimal digest of the contents and labels of the files in `rows`.
 
         The contents were hashed when the files were checked; `all_bytes` is ignored.
         """
         digest = hashlib.sha256(f"{self._channels}\n".encode())
-        for row in rows.tolist():
+        for row in np.asarray(rows).tolist():
             _, label, facts = self._files[row]
             digest.update(f"{facts.digest} {label}\n".encode())
         return digest.hexdigest()[:32]

@@ -13,8 +13,9 @@ import tensorflow as tf
 
 from pipelines.splits import DataSplit, no_progress
 from pipelines.storage.file import RandomAccessFile
-from pipelines.storage.fingerprint import examples_digest
-from pipelines.storage.index import Fields, load_or_build_index
+from pipelines.storage.file_index import Fields
+from pipelines.storage.fingerprint import examples_digest, representatives
+from pipelines.storage.index import load_or_build_index
 
 _OPEN = 200  # maximum number of open files; the operating system limits them per process
 
@@ -30,6 +31,8 @@ class RecordSplit:
     name: str  # used in messages, such as "train[:48000]"
     ranges: tuple[tuple[str, int, int], ...]  # (path, first record, past-the-last record)
     fields: Fields | None = None  # the features to read; None: whole examples
+    # Directory where the digests of the files are kept between runs; None: they are not kept.
+    cache_dir: str | None = dataclasses.field(default=None, compare=False, repr=False)
 
     def __len__(self) -> int:
         return sum(last - first for _, first, last in self.ranges)
@@ -43,17 +46,20 @@ class RecordSplit:
             if begin < end:
                 ranges.append((path, begin, end))
             offset += last - first
-        return RecordSplit(name, tuple(ranges), self.fields)
+        return dataclasses.replace(self, name=name, ranges=tuple(ranges))
 
     def reader(
-        self, cache_dir: str | None = None, progress: Callable[[int], None] = no_progress
+        self,
+        cache_dir: str | None = None,
+        progress: Callable[[int], None] = no_progress,
+        only: np.ndarray | None = None,
     ) -> RecordReader:
         """Returns a reader, whose index is cached in `cache_dir`; see `RecordReader`."""
-        return RecordReader(self.ranges, self.fields, cache_dir, progress)
+        return RecordReader(self.ranges, self.fields, cache_dir, progress, only)
 
     def digest(self, all_bytes: bool = False) -> str:
         """Returns a digest of the records' files and ranges, see `examples_digest`."""
-        return examples_digest(self.ranges, "", all_bytes)
+        return examples_digest(self.ranges, "", all_bytes, self.cache_dir)
 
     def in_common(self, other: DataSplit) -> int:
         """Returns the number of distinct records of the split that `other` has too.
@@ -102,7 +108,9 @@ class RecordReader:
       ranges: (path, first record, past-the-last record) of each file, in the split's order.
       fields: names of the features to read; None: whole serialized examples.
       cache_dir: directory where the record index is cached; None: it is not cached.
-      progress: called with the number of examples indexed since the last call.
+      progress: called with the number of examples of files that were read since the last call.
+      only: indices of the examples that will be read, int [k]: other files are not indexed, and
+        other examples cannot be read; None: all.
 
     Raises:
       ValueError: when a file is damaged, or has fewer records than its range.
@@ -115,11 +123,12 @@ class RecordReader:
         fields: Fields | None = None,
         cache_dir: str | None = None,
         progress: Callable[[int], None] = no_progress,
+        only: np.ndarray | None = None,
     ) -> None:
         self._fields = fields
-        self._index = load_or_build_index(ranges, fields, cache_dir, progress)
-        self._paths = [path for path, _, _ in ranges]
-        self._ends = np.cumsum([stop - first for _, first, stop in ranges], dtype=np.int64)
+        self._index = load_or_build_index(ranges, fields, cache_dir, progress, only)
+        # Links to one file share an open file.
+        self._paths = representatives([path for path, _, _ in ranges])
         self._file = functools.lru_cache(_OPEN)(RandomAccessFile)
 
     def __len__(self) -> int:
@@ -135,7 +144,7 @@ class RecordReader:
         """Returns the labels of all examples, int32 [n]; None without `fields`."""
         if self._fields is None:
             return None
-        return self._index.rows(np.arange(len(self)))["label"].astype(np.int32)
+        return self._index.labels()
 
     def location(self, index: int) -> str:
         """Returns the index of an example in the split, for messages."""
@@ -152,7 +161,7 @@ class RecordReader:
           OSError: when a file cannot be read.
         """
         rows = self._index.rows(indices)
-        files = np.searchsorted(self._ends, indices, side="right").tolist()
+        files = self._index.ranges(indices).tolist()
         starts, lengths = rows["start"].tolist(), rows["length"].tolist()
         stored = np.empty(len(indices), object)
         for i, (file, start, length) in enumerate(zip(files, starts, lengths, strict=True)):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -32,6 +34,36 @@ def test_looks_up_single_places(n):
         assert order.permutation_at(3, 4, n, np.array([place])) == example
     if n < 2**22:
         assert np.array_equal(order.permutation(3, 4, n)[places], found)
+
+
+@pytest.mark.parametrize("n", [2**31, 2**31 + 1, 3 * 10**9, 2**40 + 12345])
+def test_beyond_int32(n):
+    """Indices are int64 where int32 cannot hold them; the largest index is reached."""
+    places = np.random.default_rng(n).integers(0, n, 20_000)
+    found = order.permutation_at(3, 4, n, places)
+    assert found.dtype == (np.int32 if n == 2**31 else np.int64)
+    assert found.min() >= 0 and n * 0.99 < found.max() < n
+    assert len(np.unique(found)) == len(np.unique(places))
+    assert abs(found.mean() / n - 0.5) < 0.02
+
+
+# SHA-256 of the indices at 1,000 places, of version 0.4.0 and later: runs resume with these orders.
+AS_EVER = {
+    1797: "eb4a67a4d6ef5d4a",
+    2**20: "09b09972aad95ea2",
+    2**20 + 1: "c32b2d49b9483987",
+    15 * 10**6: "12c884b8d55f67e5",
+    2**31 - 1: "03a3a143a838858d",
+    2**31: "a719032735487bf3",
+}
+
+
+@pytest.mark.parametrize("n", AS_EVER)
+def test_orders_are_as_ever(n, monkeypatch):
+    monkeypatch.setattr(order, "_SORTED", 1 << 20)
+    found = order.permutation_at(3, 4, n, np.linspace(0, n - 1, 1000).astype(np.int64))
+    digest = hashlib.sha256(found.astype("<i4").tobytes()).hexdigest()
+    assert found.dtype == np.int32 and digest.startswith(AS_EVER[n])
 
 
 def test_orders_are_uncorrelated():
