@@ -26,7 +26,9 @@ from typing import Any
 
 import numpy as np
 
-from engine.runtime.processor import this_processor
+from engine.assembly.processor_choices import ONEDNN, PRECISION, Devices, chosen
+from engine.models.registry import kind
+from engine.runtime.processor import Processor, this_processor
 
 ROOT = Path(__file__).parents[1]
 _LOADED = "--load=benchmarks/networks.py"
@@ -130,13 +132,23 @@ def _held(isa: str) -> dict[str, str]:
     return {"ONEDNN_MAX_CPU_ISA": isa, "XLA_FLAGS": f"--xla_cpu_max_isa={isa}"}
 
 
-def rows(what: str, found: dict[tuple[str, bool], list[float]]) -> list[str]:
+def rows(
+    what: str, model: str, processor: Processor, found: dict[tuple[str, bool], list[float]]
+) -> list[str]:
     """Returns the lines of the table of one network: a line for each precision.
+
+    The last two columns say what `--onednn=auto` chooses, with the median ratio of its rate to the
+    better one, and whether `--precision=auto` chooses this precision.
 
     Args:
       what: description of the network.
+      model: its name.
+      processor: the processor, or what it is held to.
       found: result of `measured`.
     """
+    devices, network = Devices(processor), kind(model)
+    automatic = chosen(ONEDNN, devices, network, "auto")
+    precise = chosen(PRECISION, devices, network, automatic)
     first = found.get(("float32", True)) or next(iter(found.values()))
     lines = []
     for precision in dict.fromkeys(precision for precision, _ in found):
@@ -149,6 +161,11 @@ def rows(what: str, found: dict[tuple[str, bool], list[float]]) -> list[str]:
             both = zip(rates, first, strict=False)
             ratio = float(np.median([rate / other for rate, other in both] or [np.nan]))
             cells.append(f"{np.median(rates):,.4g} (x{ratio:.2f})")
+        choice = chosen(ONEDNN, devices, network, precision)
+        rates = [found[precision, onednn] for onednn in (choice == "on", choice != "on")]
+        pairs = zip(*rates, strict=False)
+        ratio = float(np.median([one / max(one, other) for one, other in pairs] or [np.nan]))
+        cells += [f"{choice} (x{ratio:.2f})", "yes" if precision == precise else "no"]
         lines.append(f"| {what} | {precision} | {' | '.join(cells)} |")
     return lines
 
@@ -167,13 +184,15 @@ def main() -> int:
     args = parser.parse_args()
     processor = this_processor({**os.environ, **_held(args.hold)})
     print(f"{processor.described}\n", flush=True)
-    print("| network | precision | oneDNN on, steps/s | off |\n|---|---|---|---|", flush=True)
+    header = ("network", "precision", "oneDNN on, steps/s", "off", "auto: oneDNN", "precision")
+    print(f"| {' | '.join(header)} |\n|{'---|' * len(header)}", flush=True)
     for name in args.networks.split(","):
         what, options = NETWORKS[name]
         places = [f"--data_dir={args.data_dir}", f"--cache_dir={args.cache_dir}"]
         shared = [*options, *places, "--validation_split=0", "--test_split=", "--report=false"]
         found = measured(shared, args.precisions.split(","), args)
-        print("\n".join(rows(what, found)), flush=True)
+        (model,) = (each.removeprefix("--model=") for each in options if "--model=" in each)
+        print("\n".join(rows(what, model, processor, found)), flush=True)
     return 0
 
 

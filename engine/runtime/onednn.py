@@ -16,6 +16,7 @@ VARIABLE = "TF_ENABLE_ONEDNN_OPTS"
 _VALUES = {"1": "on", "true": "on", "0": "off", "false": "off"}
 
 _prepared: list[str] = []  # the value that `prepare` set; empty: none is set
+_calls: list[bool] = []  # of each call of `prepare`, whether it came in time
 
 
 def of_environment(environment: Mapping[str, str] = os.environ) -> str:
@@ -38,12 +39,18 @@ def prepare(choice: str) -> None:
 
     Does nothing if TensorFlow is imported already, or if the user's own variable is set.
     """
-    if is_fixed() or (not _prepared and VARIABLE in os.environ):
+    _calls.append(not is_fixed())
+    if is_fixed() or (not _prepared and os.environ.get(VARIABLE)):
         return
     release()
     if choice:
         os.environ[VARIABLE] = str(int(choice == "on"))
         _prepared.append(choice)
+
+
+def was_late() -> bool:
+    """Returns whether TensorFlow was imported before the first call of `prepare`."""
+    return bool(_calls) and not _calls[0]
 
 
 def release() -> None:

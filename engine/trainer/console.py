@@ -53,13 +53,10 @@ def setting(parts: Parts) -> str:
     counts = ", ".join(
         f"{name} {pipelines.size_text(split)}" for name, split in source.splits.items()
     )
+    notes = [*processor_choices.notes(config), emulation(parts)]
     lines = [
         f"tapeline {engine.__version__}, tensorflow {tf.__version__}, on {parts.device}",
-        *(
-            f"       {line}"
-            for line in (*processor_choices.notes(config), emulation(parts))
-            if line
-        ),
+        *(f"       {line}" for line in notes if line),
         f"data   {source.name} {source.version}: {counts}; {example(source)}; "
         f"{parts.feed_kind} feed, {parts.data_bytes / 1e6:.1f} MB decoded",
         *(f"       {line}" for line in (source.features, *source.notes) if line),
