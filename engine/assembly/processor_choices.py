@@ -112,7 +112,7 @@ PRECISION = (
 )
 
 
-# What the emulation of a dtype costs on a CPU, for display. The cnn, batch 128, on two cores: 2.6
+# What the emulation of a dtype costs on x86, for display. The cnn, batch 128, on two cores: 2.6
 # steps/s in bfloat16 and 29 in float32 with AVX2 alone; 4.5 and 89 with AVX512_BF16, in bfloat16
 # with oneDNN off; 12 and 90 in float16 and float32 with AVX512_BF16.
 _COST = {
@@ -240,7 +240,8 @@ def emulation(precision: str, devices: Devices, onednn: str) -> str:
     cause = "the processor does not compute in it"
     if computes:
         cause = "TensorFlow computes in it by oneDNN only, which is off"
-    return f"{precision} is emulated: {cause}; {_COST[dtype]}; --precision=float32 is faster"
+    cost = f"{_COST[dtype]}; " if "avx" in devices.processor.features else ""
+    return f"{precision} is emulated: {cause}; {cost}--precision=float32 is faster"
 
 
 def notes(config: Config) -> list[str]:

@@ -91,6 +91,8 @@ def test_precision(of, capability, network, onednn, expected):
         ("mixed_bfloat16", Devices(ZEN4), "off", "by oneDNN only, which is off"),
         ("mixed_float16", Devices(ZEN4), "on", "the processor does not compute in it"),
         ("mixed_float16", Devices(SAPPHIRE), "on", ""),
+        ("mixed_bfloat16", Devices(ARM), "off", "the processor does not compute in it"),
+        ("mixed_bfloat16", Devices(APPLE), "off", "by oneDNN only, which is off"),
         ("mixed_bfloat16", Devices(UNKNOWN), "on", ""),  # nothing is known, nothing is said
         ("mixed_bfloat16", Devices(AVX2, (7, 0)), "off", "compute capability 7.0"),
         ("mixed_float16", Devices(AVX2, (7, 0)), "off", ""),
@@ -101,6 +103,12 @@ def test_emulation(precision, devices, onednn, cause):
     line = emulation(precision, devices, onednn)
     assert cause in line and bool(line) == bool(cause) and "\n" not in line
     assert not line or (line.startswith(precision) and "float32 is faster" in line)
+    assert ("the cnn" in line) == bool(
+        line
+        and devices.processor.system == "linux"
+        and "avx" in devices.processor.features
+        and devices.capability is None
+    )
 
 
 class Started:
