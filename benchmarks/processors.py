@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.assembly.processor_choices import ONEDNN, PRECISION, Devices, chosen
+from engine.assembly.processor_choices import ONEDNN, PRECISION, ComputeDevices, chosen
 from engine.models.registry import kind
 from engine.runtime.processor import Processor, this_processor
 
@@ -146,7 +146,7 @@ def rows(
       processor: the processor, or what it is held to.
       found: result of `measured`.
     """
-    devices, network = Devices(processor), kind(model)
+    devices, network = ComputeDevices(processor), kind(model)
     automatic = chosen(ONEDNN, devices, network, "auto")
     precise = chosen(PRECISION, devices, network, automatic)
     first = found.get(("float32", True)) or next(iter(found.values()))

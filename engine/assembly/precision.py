@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from engine.assembly.processor_choices import PRECISION, Devices, chosen
+from engine.assembly.processor_choices import PRECISION, ComputeDevices, chosen
 from engine.config.schema import Config, replaced
 from engine.distributed import gpus
 from engine.distributed.collectives import HostCollectives
@@ -35,7 +35,7 @@ def resolved(config: Config, collectives: HostCollectives | None = None) -> Conf
     if collectives:
         precision = _CODES[collectives.broadcast(_CODES.index(precision))]
     if precision == "auto":
-        devices = Devices(this_processor(), capability(config.devices))
+        devices = ComputeDevices(this_processor(), capability(config.devices))
         precision = chosen(PRECISION, devices, kind(config.model.model), onednn.state())
         if collectives and collectives.max(int(precision == "float32")):
             precision = "float32"

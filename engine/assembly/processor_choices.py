@@ -25,7 +25,7 @@ _NATIVE_BFLOAT16 = (8, 0)  # compute capability from which on GPUs compute in bf
 _NATIVE_FLOAT16 = (5, 3)  # the same of float16
 
 
-class Devices(NamedTuple):
+class ComputeDevices(NamedTuple):
     """What computes a run.
 
     Attributes:
@@ -38,7 +38,7 @@ class Devices(NamedTuple):
     capability: tuple[int, int] | None = None
 
 
-class Row(NamedTuple):
+class ChoiceRow(NamedTuple):
     """A row of a table of choices; the first row that applies counts.
 
     Attributes:
@@ -47,64 +47,64 @@ class Row(NamedTuple):
       why: the condition and the reason, for readers.
     """
 
-    applies: Callable[[Devices, str, str], bool]
+    applies: Callable[[ComputeDevices, str, str], bool]
     choice: str
     why: str
 
 
 # The third argument of `applies` is the value of --precision.
 ONEDNN = (
-    Row(
+    ChoiceRow(
         lambda on, network, precision: not on.processor.has_onednn,
         "off",
         "TensorFlow has oneDNN on Linux only",
     ),
-    Row(
+    ChoiceRow(
         lambda on, network, precision: on.processor.onednn_aborts(precision.removeprefix("mixed_")),
         "off",
         "oneDNN is held below what it needs for this precision, and would abort the process",
     ),
-    Row(
+    ChoiceRow(
         lambda on, network, precision: on.processor.is_neural,
         "on",
         "the processor has instructions for neural networks: TensorFlow's default, too",
     ),
-    Row(
+    ChoiceRow(
         lambda on, network, precision: "avx2" in on.processor.usable and network == "dense",
         "off",
         "AVX2 or AVX-512 without those: matrix products of float32 are faster without",
     ),
-    Row(
+    ChoiceRow(
         lambda on, network, precision: "avx2" in on.processor.usable,
         "on",
         "AVX2 or AVX-512 without those: convolutions, norms and attention are faster with oneDNN",
     ),
-    Row(lambda on, network, precision: True, "off", "as TensorFlow decides; not measured"),
+    ChoiceRow(lambda on, network, precision: True, "off", "as TensorFlow decides; not measured"),
 )
 
 # The third argument of `applies` says whether oneDNN is "on" or "off".
 PRECISION = (
-    Row(
+    ChoiceRow(
         lambda on, network, onednn: on.capability is not None and on.capability >= _NATIVE_BFLOAT16,
         "mixed_bfloat16",
         "GPUs with tensor cores for bfloat16; by what NVIDIA states, not measured",
     ),
-    Row(
+    ChoiceRow(
         lambda on, network, onednn: on.capability is not None,
         "float32",
         "GPUs without them",
     ),
-    Row(
+    ChoiceRow(
         lambda on, network, onednn: onednn == "off" or not on.processor.computes_in("bfloat16"),
         "float32",
         "bfloat16 is emulated: the processor does not compute in it, or oneDNN is off",
     ),
-    Row(
+    ChoiceRow(
         lambda on, network, onednn: network == "convolutional",
         "mixed_bfloat16",
         "AVX512_BF16 or AMX: convolutions are faster",
     ),
-    Row(
+    ChoiceRow(
         lambda on, network, onednn: True,
         "float32",
         "AVX512_BF16 or AMX: dense networks are slower, and of others it is not known",
@@ -121,7 +121,7 @@ _COST = {
 }
 
 
-def chosen(table: Sequence[Row], devices: Devices, network: str, other: str) -> str:
+def chosen(table: Sequence[ChoiceRow], devices: ComputeDevices, network: str, other: str) -> str:
     """Returns the choice of the first row of a table that applies.
 
     Args:
@@ -152,7 +152,7 @@ def prepare(arguments: Sequence[str]) -> None:
         value = run.get("onednn", "")  # a run of an older version: as TensorFlow decides
     if value == "auto":
         precision, model = given.get("precision", "float32"), given.get("model", "cnn")
-        value = chosen(ONEDNN, Devices(this_processor()), kind(model), precision)
+        value = chosen(ONEDNN, ComputeDevices(this_processor()), kind(model), precision)
     onednn.prepare(value if value in ("on", "off") else "")
 
 
@@ -214,7 +214,7 @@ def settled(config: Config, *, resumes: bool = False) -> Config:
     return replaced(config, onednn=now)  # the variable wins, and `notes` says so
 
 
-def emulation(precision: str, devices: Devices, onednn: str) -> str:
+def emulation(precision: str, devices: ComputeDevices, onednn: str) -> str:
     """Returns a line that says that a precision is emulated, and the cost; "" if it is not.
 
     Args:
@@ -255,7 +255,7 @@ def notes(config: Config) -> list[str]:
         variable = f"{onednn.VARIABLE}={os.environ[onednn.VARIABLE]}"
         return [f"oneDNN is {now}: the environment has {variable}, which wins over --onednn"]
     if config.devices.onednn in ("auto", now):
-        devices, network = Devices(this_processor()), kind(config.model.model)
+        devices, network = ComputeDevices(this_processor()), kind(config.model.model)
         choice = chosen(ONEDNN, devices, network, config.precision.precision)
         if not onednn.was_late() or choice == now:
             return []

@@ -11,7 +11,7 @@ import engine
 import pipelines
 from engine.assembly import precision, processor_choices
 from engine.assembly.parts import Parts
-from engine.assembly.processor_choices import Devices
+from engine.assembly.processor_choices import ComputeDevices
 from engine.config.option import written
 from engine.config.schema import Config
 from engine.core.metrics import Metrics, brief
@@ -71,7 +71,7 @@ def setting(parts: Parts) -> str:
 
 def emulation(parts: Parts) -> str:
     """Returns a line that says that the precision of a run is emulated; "" if it is not."""
-    computing = Devices(this_processor(), precision.capability(parts.config.devices))
+    computing = ComputeDevices(this_processor(), precision.capability(parts.config.devices))
     return processor_choices.emulation(parts.config.precision.precision, computing, onednn.state())
 
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from engine.assembly import precision, processor_choices
-from engine.assembly.processor_choices import ONEDNN, PRECISION, Devices, chosen, emulation
+from engine.assembly.processor_choices import ONEDNN, PRECISION, ComputeDevices, chosen, emulation
 from engine.config import flags
 from engine.config.schema import Config, replaced
 from engine.models.registry import NETWORKS, kind
@@ -57,13 +57,13 @@ def test_kinds_of_networks():
 )
 def test_onednn(of, convolutional, dense, unknown):
     kinds = {"convolutional": convolutional, "dense": dense, "unknown": unknown}
-    assert {each: chosen(ONEDNN, Devices(of), each, "float32") for each in kinds} == kinds
+    assert {each: chosen(ONEDNN, ComputeDevices(of), each, "float32") for each in kinds} == kinds
 
 
 def test_held_process_does_not_abort():
     """Held to AVX2, oneDNN has no kernels of bfloat16, but TensorFlow would call them."""
-    assert chosen(ONEDNN, Devices(HELD), "convolutional", "mixed_bfloat16") == "off"
-    assert chosen(ONEDNN, Devices(AVX2), "convolutional", "mixed_bfloat16") == "on"
+    assert chosen(ONEDNN, ComputeDevices(HELD), "convolutional", "mixed_bfloat16") == "off"
+    assert chosen(ONEDNN, ComputeDevices(AVX2), "convolutional", "mixed_bfloat16") == "on"
 
 
 @pytest.mark.parametrize(
@@ -78,25 +78,25 @@ def test_held_process_does_not_abort():
     ],
 )
 def test_precision(of, capability, network, onednn, expected):
-    assert chosen(PRECISION, Devices(of, capability), network, onednn) == expected
+    assert chosen(PRECISION, ComputeDevices(of, capability), network, onednn) == expected
 
 
 @pytest.mark.parametrize(
     ("precision", "devices", "onednn", "cause"),
     [
-        ("float32", Devices(AVX2), "on", ""),
-        ("mixed_bfloat16", Devices(AVX2), "on", "the processor does not compute in it"),
-        ("mixed_bfloat16", Devices(HELD), "off", "the processor does not compute in it"),
-        ("mixed_bfloat16", Devices(ZEN4), "on", ""),
-        ("mixed_bfloat16", Devices(ZEN4), "off", "by oneDNN only, which is off"),
-        ("mixed_float16", Devices(ZEN4), "on", "the processor does not compute in it"),
-        ("mixed_float16", Devices(SAPPHIRE), "on", ""),
-        ("mixed_bfloat16", Devices(ARM), "off", "the processor does not compute in it"),
-        ("mixed_bfloat16", Devices(APPLE), "off", "by oneDNN only, which is off"),
-        ("mixed_bfloat16", Devices(UNKNOWN), "on", ""),  # nothing is known, nothing is said
-        ("mixed_bfloat16", Devices(AVX2, (7, 0)), "off", "compute capability 7.0"),
-        ("mixed_float16", Devices(AVX2, (7, 0)), "off", ""),
-        ("mixed_bfloat16", Devices(AVX2, (9, 0)), "off", ""),
+        ("float32", ComputeDevices(AVX2), "on", ""),
+        ("mixed_bfloat16", ComputeDevices(AVX2), "on", "the processor does not compute in it"),
+        ("mixed_bfloat16", ComputeDevices(HELD), "off", "the processor does not compute in it"),
+        ("mixed_bfloat16", ComputeDevices(ZEN4), "on", ""),
+        ("mixed_bfloat16", ComputeDevices(ZEN4), "off", "by oneDNN only, which is off"),
+        ("mixed_float16", ComputeDevices(ZEN4), "on", "the processor does not compute in it"),
+        ("mixed_float16", ComputeDevices(SAPPHIRE), "on", ""),
+        ("mixed_bfloat16", ComputeDevices(ARM), "off", "the processor does not compute in it"),
+        ("mixed_bfloat16", ComputeDevices(APPLE), "off", "by oneDNN only, which is off"),
+        ("mixed_bfloat16", ComputeDevices(UNKNOWN), "on", ""),  # nothing is known, nothing is said
+        ("mixed_bfloat16", ComputeDevices(AVX2, (7, 0)), "off", "compute capability 7.0"),
+        ("mixed_float16", ComputeDevices(AVX2, (7, 0)), "off", ""),
+        ("mixed_bfloat16", ComputeDevices(AVX2, (9, 0)), "off", ""),
     ],
 )
 def test_emulation(precision, devices, onednn, cause):
