@@ -17,15 +17,18 @@ import hashlib
 import sys
 from collections.abc import Sequence
 
+from benchmarks.workloads import EXAMPLES, RATE, SEED, WORKLOADS, Workload
+from engine.assembly import processor_choices
 from engine.runtime.startup import import_tensorflow
 
+if __name__ == "__main__":  # oneDNN as for Tapeline
+    processor_choices.prepare([*WORKLOADS[sys.argv[1]].options, "--mode=benchmark"])
 import_tensorflow()
 
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 from benchmarks.serve import serve  # noqa: E402
-from benchmarks.workloads import EXAMPLES, RATE, SEED, WORKLOADS, Workload  # noqa: E402
 from engine.models.stateless_random import stream_key  # noqa: E402
 from pipelines import permutation  # noqa: E402
 from tapeline import models  # noqa: E402

@@ -12,15 +12,19 @@ import sys
 import tempfile
 from typing import Any
 
+from benchmarks.workloads import EXAMPLES, RATE, SEED, WORKLOADS, Workload
+from engine.assembly import processor_choices
+from engine.runtime import onednn
 from engine.runtime.startup import Startup, import_tensorflow
 
+if __name__ == "__main__":  # oneDNN is on or off as the command chooses for the workload
+    processor_choices.prepare([*WORKLOADS[sys.argv[1]].options, *sys.argv[3:], "--mode=benchmark"])
 import_tensorflow()
 
 import tensorflow as tf  # noqa: E402
 
 import engine  # noqa: E402
 from benchmarks.serve import serve  # noqa: E402
-from benchmarks.workloads import EXAMPLES, RATE, SEED, WORKLOADS, Workload  # noqa: E402
 from engine.assembly.parts import assemble  # noqa: E402
 from engine.config import flags  # noqa: E402
 from engine.config.schema import Config  # noqa: E402
@@ -80,6 +84,7 @@ def main() -> None:
                 return weights_sha256(parts.model)
 
             versions = {"tapeline": engine.__version__, "tensorflow": tf.__version__}
+            versions["oneDNN"] = onednn.state()
             serve(take, versions, final)
             trainer.close()
 

@@ -275,6 +275,7 @@ def versions(found: dict[str, Any]) -> str:
 def heading(title: str, results: dict[str, Any]) -> list[str]:
     """Returns the first lines of a Markdown file of results: title, command, method, machine."""
     machine = results["machine"]
+    features = f" ({machine['features']})" if "features" in machine else ""
     return [
         f"# {title}",
         "",
@@ -282,7 +283,8 @@ def heading(title: str, results: dict[str, Any]) -> list[str]:
         "rounds; a ratio is the median, with tenth and ninetieth percentile, of the ratios of "
         f"blocks that lie beside each other in time. The raw figures are in {results['raw']}.",
         "",
-        f"Machine: {machine['processor']}, {machine['cores']} cores, {machine['system']}.",
+        f"Machine: {machine['processor']}{features}, {machine['cores']} cores, "
+        f"{machine['system']}.",
     ]
 
 

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from engine.assembly import run_directory
+from engine.assembly import processor_choices, run_directory
 from engine.config import compatibility, flags
 from engine.config.schema import Config
 from engine.distributed.cluster import Cluster
@@ -48,26 +48,31 @@ def main(arguments: Sequence[str]) -> int:
     startup = Startup()
     config = None
     try:
+        processor_choices.prepare(arguments)
         config = flags.parse(arguments)
         mode, run_dir = config.run.mode, config.run.run_dir
         report_on_data = mode == "report" and not run_directory.has_checkpoint(run_dir)
         if mode == "evaluate" and config.report.follow:
             run_directory.await_checkpoint(run_dir, config.report.follow_timeout)
         if mode in _OF_RUNS and not report_on_data:
+            processor_choices.prepare(arguments)  # `await_checkpoint` may have waited for the run
             config = flags.parse(flags.of_run(run_dir, arguments))
         if mode in _TRAINING:
             compatibility.refuse(config)
+        asked, config = config, processor_choices.kept(config)
         if mode in _MODULES:
             import_tensorflow()
+            config = _settled(config)
             module = importlib.import_module(_MODULES[mode])
             return module.run_on_data(config) if report_on_data else module.run(config)
         if message := run_directory.finished(config):
             print(message)
             return 0
-        with Cluster(config.devices, os.environ, flags.digest(config)) as cluster:
+        with Cluster(config.devices, os.environ, flags.digest(asked)) as cluster:
             before = run_directory.open_for_training(config) if cluster.is_chief else None
             startup.ended("python")
             import_tensorflow()
+            config = processor_choices.settled(config, resumes=before is not None)
             startup.ended("tensorflow")
             from engine.trainer import command
 
@@ -96,6 +101,13 @@ def main(arguments: Sequence[str]) -> int:
         if (failed := _of_tensorflow(error)) is not None:
             return _fail(f"TensorFlow failed: {failed}{_advice(config, error)}", 1)
         raise
+
+
+def _settled(config: Config) -> Config:
+    """Returns the configuration of a mode that trains no run, without "auto" of the processor."""
+    from engine.assembly import precision
+
+    return precision.resolved(processor_choices.settled(config))
 
 
 def _of_tensorflow(error: Exception) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 import pipelines
-from engine.assembly import data, device_memory, factories, threads
+from engine.assembly import data, device_memory, factories, precision, threads
 from engine.config.option import names_in
 from engine.config.schema import Config
 from engine.core import xla
@@ -130,6 +130,7 @@ def assemble(
     """Builds a run: devices, data, model, optimizer, state and loops.
 
     Sets TensorFlow's threads and devices, so TensorFlow should not have run any operation before.
+    The result's options have the precision that `--precision=auto` is resolved to.
 
     Args:
       config: options of the run.
@@ -157,6 +158,7 @@ def assemble(
             strategies.set_threads(threads.threads(config, source), 0)
     devices = devices or strategies.choose(options, collectives)
     strategy, device = devices
+    config = precision.resolved(config, collectives)
     shards = strategies.check_shards(options.shards, strategy)
     startup.ended("devices")
     source = pipelines.fitted(source or data.open_source(config), data.cache_dir(config))

@@ -13,8 +13,8 @@ import tensorflow as tf
 
 import pipelines
 from engine.config.schema import Config
+from engine.models.registry import DENSE
 
-_DENSE = ("logistic", "mlp")
 _SMALL = 1 << 15  # weights; logistic regression on MNIST has a quarter; 1 thread is a sixth faster
 
 
@@ -26,7 +26,7 @@ def may_be_small(config: Config) -> bool:
     weights, which depends on the shape of the data.
     """
     devices = config.devices
-    dense = config.model.model in _DENSE and config.loop.jit in ("auto", "loop")
+    dense = config.model.model in DENSE and config.loop.jit in ("auto", "loop")
     several = devices.virtual_devices > 1 or devices.shards or config.data.augment
     return dense and not several and devices.strategy in ("auto", "cpu")
 

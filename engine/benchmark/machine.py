@@ -14,6 +14,7 @@ from typing import Any
 import tensorflow as tf
 
 import pipelines
+from engine.runtime.processor import this_processor
 
 _SAMPLE_SECONDS = 0.25  # interval between two samples of the GPU's utilization
 
@@ -25,13 +26,15 @@ def peak_rss_mb() -> float:
 
 
 def described() -> dict[str, Any]:
-    """Returns a description of this machine, by the names "processor", "cores" and "system".
+    """Returns a description of this machine: "processor", "features", "cores" and "system".
 
-    The cores are the number of logical CPUs that this process may use; the system is the operating
+    The features are the instruction sets that matter for speed, of those that oneDNN may use. The
+    cores are the number of logical CPUs that this process may use; the system is the operating
     system with its version.
     """
     return {
         "processor": _processor(),
+        "features": this_processor().summary,
         "cores": pipelines.usable_cores(),
         "system": platform.platform(),
     }

@@ -13,6 +13,8 @@ from engine.benchmark.blocks import median_ratio, spread
 from engine.benchmark.measurement import Measurement
 from engine.benchmark.options import BENCHMARK_EXTRAS
 from engine.config.schema import option_values
+from engine.runtime import onednn
+from engine.trainer import console
 
 
 def figures(measurement: Measurement) -> dict[str, Any]:
@@ -63,6 +65,9 @@ def figures(measurement: Measurement) -> dict[str, Any]:
     return results | {
         "device": parts.device,
         "deterministic": parts.config.devices.is_deterministic,
+        "precision": parts.config.precision.precision,
+        "emulated": console.emulation(parts) or None,
+        "onednn": onednn.state(),
         "machine": machine.described(),
         "versions": {
             "tapeline": engine.__version__,
@@ -110,6 +115,7 @@ def table(results: dict[str, Any]) -> str:
         ("before the first step", f"{results['trace_seconds']:.2f} s", f"tracing, and {compiling}"),
         ("traces", traces, ""),
         ("memory", f"{results['peak_rss_mb']:,.0f} MiB", "at most"),
+        ("oneDNN", results["onednn"], f"in {results['precision']}"),
     ]
     if count := results["steps_left_out"]:
         note = "of all steps taken; training would skip them too"

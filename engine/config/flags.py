@@ -104,6 +104,34 @@ def _texts(expanded: Sequence[str]) -> dict[str, str]:
     return texts
 
 
+def given(arguments: Sequence[str]) -> dict[str, str]:
+    """Returns the text of each flag in command-line arguments and their flagfiles, by name.
+
+    The values are not checked, and files of --load are not imported.
+
+    Raises:
+      ValueError: if a flagfile cannot be read.
+    """
+    return _texts(_expanded(arguments))
+
+
+def given_to_run(run_dir: str) -> dict[str, str]:
+    """Returns the text of each flag in the config.flags of a run, by name; {} without this file.
+
+    Raises:
+      ValueError: if the file cannot be read.
+    """
+    path = _options_file(run_dir)
+    return given([f"--flagfile={path}"]) if os.path.isfile(path) else {}
+
+
+def run_dir_of(texts: dict[str, str]) -> str:
+    """Returns the run directory for a result of `given`."""
+    values: dict[str, Any] = {field.name: field.default for field in _fields()} | texts
+    run_dir = values["run_dir"] or _default_run_dir(values["dataset"], values["model"])
+    return os.path.expanduser(run_dir)
+
+
 def _load(texts: dict[str, str]) -> str:
     """Imports the files of --load, else those of the run in run_dir; returns their absolute paths.
 
@@ -115,13 +143,11 @@ def _load(texts: dict[str, str]) -> str:
     """
     text, source = texts.get("load"), ""
     if text is None:
-        values: dict[str, Any] = {field.name: field.default for field in _fields()} | texts
-        path = _options_file(
-            values["run_dir"] or _default_run_dir(values["dataset"], values["model"])
-        )
+        run_dir = run_dir_of(texts)
+        path = _options_file(run_dir)
         if os.path.isfile(path):
             with contextlib.suppress(ValueError):  # whoever reads the options names the problem
-                text = _texts(_expanded([f"--flagfile={path}"])).get("load")
+                text = given_to_run(run_dir).get("load")
             source = f"{path}: "
     paths = []
     for path in user_code.with_scripts(names_in(text or "")):

@@ -68,6 +68,15 @@ class DeviceOptions(OptionGroup):
         same={"auto": "yes"},
         trajectory=True,
     )
+    # A part of the trajectory, as --jit. A run keeps what auto was resolved to.
+    onednn: str = option(
+        "auto",
+        "whether TensorFlow uses the kernels of oneDNN on a CPU, which round differently. on; off; "
+        "auto: as is faster for the network on this processor. The variable TF_ENABLE_ONEDNN_OPTS "
+        "has precedence, and a resume keeps what was chosen",
+        choices=("auto", "on", "off"),
+        trajectory=True,
+    )
     gpu_memory_mb: int = option(
         0,
         "most memory that TensorFlow takes of each GPU, in MiB, 256 or more; 0: as much as it "

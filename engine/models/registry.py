@@ -18,6 +18,8 @@ from __future__ import annotations
 
 from engine.config.registry import Registry
 
+DENSE = ("logistic", "mlp")  # built-in networks with dense layers only
+_CONVOLUTIONAL = ("cnn", "resnet", "speedrun", *(f"seed_{number:03}" for number in range(5)))
 _NAMES = ("logistic", "mlp", "cnn", "speedrun", *(f"seed_{number:03}" for number in range(5)))
 
 NETWORKS = Registry(
@@ -25,3 +27,13 @@ NETWORKS = Registry(
     {name: f"engine.models.networks:{name}" for name in _NAMES},
     passed=("inputs", "outputs", "hidden"),
 )
+
+
+def kind(model: str) -> str:
+    """Returns the kind of a network by its name: "dense", "convolutional" or "unknown".
+
+    A network that a user registers is "unknown", and so is a built-in one of another kind.
+    """
+    if model in DENSE:
+        return "dense"
+    return "convolutional" if model in _CONVOLUTIONAL else "unknown"

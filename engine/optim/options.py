@@ -138,8 +138,9 @@ class PrecisionOptions(OptionGroup):
     precision: str = _option(
         "float32",
         "float32; mixed_bfloat16 or mixed_float16: layers compute in 16 bits, weights, loss, "
-        "norms and sums stay float32",
-        choices=PRECISIONS,
+        "norms and sums stay float32; auto: mixed_bfloat16 where the processor or GPU computes in "
+        "it and it is faster, else float32, and a resume keeps what was chosen",
+        choices=(*PRECISIONS, "auto"),
     )
     loss_scale: float = _option(
         0.0,

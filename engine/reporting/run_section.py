@@ -41,6 +41,9 @@ _RESULTS = {
     "evaluation_examples": "examples of each larger validation set",
     "parameters": "parameters",
     "device": "device",
+    "precision": "precision",
+    "emulated": "emulation",
+    "onednn": "oneDNN",
     "dataset": "data set",
     "weights_sha256": "SHA-256 of the weights",
 }

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import cast
 
+from engine.runtime import onednn
 from engine.runtime.native_stderr import capture_stderr
 
 
@@ -61,16 +62,26 @@ def _age() -> float:
 
 
 def import_tensorflow() -> None:
-    """Imports TensorFlow without Keras; silences the log unless TF_CPP_MIN_LOG_LEVEL is set."""
+    """Imports TensorFlow without Keras; silences the log unless TF_CPP_MIN_LOG_LEVEL is set.
+
+    TensorFlow starts with oneDNN on or off as `onednn.prepare` was told.
+    """
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
         with _without_keras():
-            importlib.import_module("tensorflow")
+            _import()
         return
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     with capture_stderr(shown_on_error=True), _without_keras():
-        tensorflow = importlib.import_module("tensorflow")
+        tensorflow = _import()
     tensorflow.get_logger().setLevel("ERROR")
     warnings.filterwarnings("ignore", module="tensorflow_datasets")
+
+
+def _import() -> ModuleType:
+    tensorflow = importlib.import_module("tensorflow")
+    onednn.state()  # reads the variable now, at the latest
+    onednn.release()
+    return tensorflow
 
 
 @contextmanager

@@ -27,6 +27,7 @@ import pipelines
 from engine.assembly.data import cache_dir
 from engine.assembly.parts import Parts
 from engine.config.schema import Config
+from engine.runtime import onednn
 
 _FLAGS = "TF_XLA_FLAGS"
 _OPTION = "--tf_xla_persistent_cache_directory="
@@ -118,7 +119,7 @@ def key(parts: Parts) -> str:
     """Returns the cache key of the programs of a run: a hash of all that they depend on.
 
     These are the graph of the traced training loop, the build of TensorFlow, the processor, the
-    number of threads, and the environment variables of XLA and oneDNN.
+    number of threads, the environment variables of XLA and oneDNN, and whether oneDNN is on.
     """
     graph = parts.loop.graph().graph.as_graph_def().SerializeToString(deterministic=True)
     texts = [
@@ -126,6 +127,7 @@ def key(parts: Parts) -> str:
         *(platform.machine(), _processor(), str(pipelines.usable_cores())),
         str(tf.config.threading.get_intra_op_parallelism_threads()),
         *(f"{n}={value}" for n, value in sorted(os.environ.items()) if _VARIABLES.match(n)),
+        onednn.state(),
         hashlib.sha256(graph).hexdigest(),
     ]
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:32]

@@ -9,12 +9,16 @@ import tensorflow as tf
 
 import engine
 import pipelines
+from engine.assembly import precision, processor_choices
 from engine.assembly.parts import Parts
+from engine.assembly.processor_choices import ComputeDevices
 from engine.config.option import written
 from engine.config.schema import Config
 from engine.core.metrics import Metrics, brief
 from engine.distributed.options import GIVEN_UP
 from engine.models.summary import table as summary_table
+from engine.runtime import onednn
+from engine.runtime.processor import this_processor
 
 
 def introduction(parts: Parts, *, resumed: bool, over: bool, stopped: str = "") -> str:
@@ -49,8 +53,10 @@ def setting(parts: Parts) -> str:
     counts = ", ".join(
         f"{name} {pipelines.size_text(split)}" for name, split in source.splits.items()
     )
+    notes = [*processor_choices.notes(config), emulation(parts)]
     lines = [
         f"tapeline {engine.__version__}, tensorflow {tf.__version__}, on {parts.device}",
+        *(f"       {line}" for line in notes if line),
         f"data   {source.name} {source.version}: {counts}; {example(source)}; "
         f"{parts.feed_kind} feed, {parts.data_bytes / 1e6:.1f} MB decoded",
         *(f"       {line}" for line in (source.features, *source.notes) if line),
@@ -61,6 +67,12 @@ def setting(parts: Parts) -> str:
     if not config.devices.is_deterministic:
         lines.append(f"       --deterministic=no gives up {GIVEN_UP}")
     return "\n".join(lines)
+
+
+def emulation(parts: Parts) -> str:
+    """Returns a line that says that the precision of a run is emulated; "" if it is not."""
+    computing = ComputeDevices(this_processor(), precision.capability(parts.config.devices))
+    return processor_choices.emulation(parts.config.precision.precision, computing, onednn.state())
 
 
 def example(source: pipelines.Source) -> str:

@@ -16,9 +16,10 @@ from engine.core.state import weights_sha256
 from engine.distributed.options import GIVEN_UP
 from engine.logging.throughput import ThroughputMeter
 from engine.models.summary import rows as summary_rows
-from engine.runtime import user_code
+from engine.runtime import onednn, user_code
 from engine.runtime.atomic_files import replace_file
 from engine.runtime.startup import after_import
+from engine.trainer import console
 
 
 def outcome(
@@ -70,6 +71,9 @@ def outcome(
         "parameters": sum(row.parameters for row in summary_rows(parts.model)),
         "dataset": f"{parts.source.name}:{parts.source.version}",
         "device": parts.device,
+        "precision": parts.config.precision.precision,
+        "emulated": console.emulation(parts) or None,
+        "onednn": onednn.state(),
         "deterministic": parts.config.devices.is_deterministic,
         **({} if parts.config.devices.is_deterministic else {"given_up": GIVEN_UP}),
         **({"load": loaded} if loaded else {}),

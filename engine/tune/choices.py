@@ -21,6 +21,7 @@ class Candidate:
     intra_op_threads: int = 0
     inter_op_threads: int = 0
     steps_per_loop: str = "auto"
+    onednn: str = "auto"
 
     def __str__(self) -> str:
         options = [
@@ -52,11 +53,18 @@ def first(jit: str, now: int, cores: int) -> Iterator[Candidate]:
                 yield candidate
 
 
-def around(best: Candidate, feed: str) -> Iterator[Candidate]:
-    """Yields copies of `best` that differ in one option: feed, inter-op threads, steps per call.
+def around(best: Candidate, feed: str, onednn: str) -> Iterator[Candidate]:
+    """Yields copies of `best` that differ in one option.
 
-    `feed` is the feed, "resident" or "stream", that `best` resolves to.
+    The option is the feed, the number of inter-op threads, the steps per call, or oneDNN.
+
+    Args:
+      best: fastest candidate so far.
+      feed: feed, "resident" or "stream", that `best` resolves to.
+      onednn: whether oneDNN is "on" or "off" in the process of `best`; "": it cannot be chosen.
     """
+    if onednn:
+        yield dataclasses.replace(best, onednn="off" if onednn == "on" else "on")
     yield dataclasses.replace(best, feed=next(other for other in FEEDS if other != feed))
     yield dataclasses.replace(best, inter_op_threads=1)
     for steps in ("32", "1024"):

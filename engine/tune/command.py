@@ -12,8 +12,10 @@ import engine
 from engine.config.option import written
 from engine.config.schema import Config
 from engine.logging.progress import Progress
+from engine.runtime import onednn
 from engine.runtime.atomic_files import replace_file
 from engine.runtime.errors import Interrupted
+from engine.runtime.processor import this_processor
 from engine.runtime.signals import Signals
 from engine.tune import choices
 from engine.tune.choices import Candidate
@@ -84,7 +86,10 @@ def _tune(
 
     first = compared("what XLA compiles, and threads", Candidate(), initial)
     best, feed = first.best(), first.metadata["feed"]
-    second = compared(f"what is around {best}", best, lambda _: choices.around(best, feed))
+    # A user's own variable has precedence over the option, and a GPU does not use oneDNN.
+    fixed = onednn.of_environment() or "GPU" in first.metadata["device"]
+    now = "" if fixed or not this_processor().has_onednn else first.metadata["onednn"]
+    second = compared(f"what is around {best}", best, lambda _: choices.around(best, feed, now))
     return second.best(), [first, second]
 
 

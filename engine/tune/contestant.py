@@ -2,7 +2,8 @@
 
     python -m engine.tune.contestant --OPTION=VALUE ...
 
-Writes a line of JSON: jit, threads, feed and device when ready, or error and bad_input on failure.
+Writes a line of JSON: jit, threads, feed, device, onednn and precision when ready, or error and
+bad_input on failure.
 For each line of input, a number of seconds, trains for about that time and writes a line of JSON:
 the steps taken and the seconds.
 """
@@ -14,8 +15,10 @@ import os
 import sys
 from typing import TextIO
 
+from engine.assembly import processor_choices
 from engine.config import flags
 from engine.config.schema import Config
+from engine.runtime import onednn
 from engine.runtime.startup import import_tensorflow
 from engine.runtime.user_code import described, user_code_location
 
@@ -24,6 +27,7 @@ def main() -> None:
     """Runs the program: trains for each line of standard input, and writes the measurements."""
     output = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # redirects what libraries print to stderr
+    processor_choices.prepare([*sys.argv[1:], "--mode=tune"])
     import_tensorflow()
     try:
         _serve(flags.parse(sys.argv[1:]), output)
@@ -63,7 +67,15 @@ def _serve(config: Config, output: TextIO) -> None:
         steps *= 2
         seconds = timed(steps)
     threads = tf.config.threading.get_intra_op_parallelism_threads()
-    _answer(output, jit=parts.jit, threads=threads, feed=parts.feed_kind, device=parts.device)
+    _answer(
+        output,
+        jit=parts.jit,
+        threads=threads,
+        feed=parts.feed_kind,
+        device=parts.device,
+        onednn=onednn.state(),
+        precision=parts.config.precision.precision,
+    )
     for line in sys.stdin:
         steps = max(1, round(steps * float(line) / seconds))
         seconds = timed(steps)

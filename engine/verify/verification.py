@@ -11,6 +11,7 @@ import tensorflow as tf
 
 import engine
 import pipelines
+from engine.assembly import precision
 from engine.config.schema import Config, option_values
 from engine.core.steps_per_loop import stopwatch
 from engine.distributed.options import GIVEN_UP
@@ -62,6 +63,7 @@ def verify(
         several devices, is not raised but counts as a broken law.
     """
     started = stopwatch()
+    config = precision.resolved(config)
     with tempfile.TemporaryDirectory(prefix="tapeline-verify-") as directory:
         runs = VerificationRuns(config, make_task, directory, interrupted)
         verdicts: dict[str, Verdict] = {}

@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine.runtime import onednn
+from engine.runtime.processor import this_processor
 from tests import processors
 from tests.tensorflow_log import without_log
 
@@ -94,6 +96,10 @@ class Command(Runner):
             "XDG_CACHE_HOME": str(home / "cache"),
             "CUDA_VISIBLE_DEVICES": "",  # the same results on a machine that has a GPU
         }
+        if not this_processor().is_neural:
+            # oneDNN would be chosen by the network, but the server of `Warm` starts TensorFlow
+            # before it knows a network, and tests compare the bits of its runs with others.
+            self.environment.setdefault(onednn.VARIABLE, "1")
 
     def line(self, *arguments: str) -> list[str]:
         """Returns the command line of a process with the given arguments of run.py."""

@@ -65,7 +65,7 @@ BOUND = {
     *("precision", "loss_scale", "loss_scale_growth_steps", "loss_scale_factor"),
     *("loss_scale_floor", "jit", "evaluate_every", "evaluate_at_start"),
     *("min_epochs", "stop_at", "baseline", "plateau_patience", "plateau_cooldown"),
-    *("evaluation_examples", "deterministic", "recompute"),
+    *("evaluation_examples", "deterministic", "recompute", "onednn"),
 }
 
 

@@ -22,14 +22,16 @@ def test_tries_nothing_twice(jit, now, feed, cores):
     assert now not in {each.intra_op_threads for each in tried} - {0}
     assert jit not in {each.jit for each in tried}  # auto covers it
     for best in tried:
-        beside = list(around(best, feed))
+        beside = list(around(best, feed, "on"))
         assert len({best, *beside}) == 1 + len(beside)
+        assert {each.onednn for each in beside} == {"auto", "off"}
+        assert {each.onednn for each in around(best, feed, "")} == {"auto"}
         assert feed not in {each.feed for each in beside}
 
 
 def test_candidate_as_options():
     """The text of a candidate, as options, selects the values that `applied` sets."""
-    choice = Candidate("loop", "resident", 1, 2, "32")
+    choice = Candidate("loop", "resident", 1, 2, "32", "off")
     config = choice.applied(Config())
     assert flags.parse(str(choice).split()) == flags.parse(
         [
@@ -40,6 +42,7 @@ def test_candidate_as_options():
                 ("intra_op_threads", config.devices.intra_op_threads),
                 ("inter_op_threads", config.devices.inter_op_threads),
                 ("steps_per_loop", config.loop.steps_per_loop),
+                ("onednn", config.devices.onednn),
             )
         ]
     )

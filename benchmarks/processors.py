@@ -1,0 +1,200 @@
+"""Measures oneDNN on and off, in float32 and in 16 bits, on this processor or on a held one.
+
+    python -m benchmarks.processors --data_dir=DATA_DIR
+    python -m benchmarks.processors --data_dir=DATA_DIR --hold=AVX2 --precisions=float32
+
+`engine/assembly/processor_choices.py` chooses by such figures. Each combination trains in a process
+of its own, as `--mode=tune` measures; the processes of a network take turns, and another one is
+first in each round. A ratio is the median, over the rounds, of the ratio to oneDNN on in float32.
+
+`--hold` limits oneDNN, TensorFlow's matrix products and XLA to an instruction set, as
+`ONEDNN_MAX_CPU_ISA` and `XLA_FLAGS` do. TensorFlow's own kernels are compiled for AVX, and do not
+change. TensorFlow takes oneDNN's 16-bit kernels by the processor, whatever oneDNN is limited to,
+and where they are missing the process is aborted: then the table has a dash.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.assembly.processor_choices import ONEDNN, PRECISION, ComputeDevices, chosen
+from engine.models.registry import kind
+from engine.runtime.processor import Processor, this_processor
+
+ROOT = Path(__file__).parents[1]
+_LOADED = "--load=benchmarks/networks.py"
+_IMAGES_32 = ("--dataset=cifar10", "--optimizer=momentum", "--global_batch_size=128")
+NETWORKS = {
+    "cnn": ("W1: cnn, batch 128", ("--dataset=mnist", "--model=cnn")),
+    "mlp": ("mlp 512,512, batch 128", ("--dataset=mnist", "--model=mlp")),
+    "logistic": ("logistic, batch 128", ("--dataset=mnist", "--model=logistic")),
+    "resnet": ("ResNet-20, 32x32x3, batch 128", (*_IMAGES_32, _LOADED, "--model=resnet_20")),
+    "transformer": (
+        "transformer, 4 layers of 128, 98 tokens, batch 12",
+        (
+            *("--dataset=mnist", _LOADED, "--model=deep_transformer", "--global_batch_size=12"),
+            *("--model.depth=4", "--model.units=128", "--optimizer=adamw"),
+        ),
+    ),
+}
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+
+
+class Trained:
+    """A process that trains with a combination, for as long as it is asked to.
+
+    Args:
+      options: command-line options of the training.
+      onednn: whether oneDNN is on.
+      held: environment variables that hold the process to an instruction set.
+
+    Attributes:
+      rates: steps/s of each block; empty if the process cannot train.
+    """
+
+    def __init__(self, options: list[str], onednn: bool, held: dict[str, str]) -> None:
+        self.rates: list[float] = []
+        environment = {**os.environ, **held, "TF_ENABLE_ONEDNN_OPTS": str(int(onednn))}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "engine.tune.contestant", *options],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            cwd=ROOT,
+            env=environment,
+        )
+        self.trains = "error" not in self._answer()
+
+    def take(self, seconds: float) -> None:
+        """Trains for about so many seconds, and notes the rate."""
+        try:
+            print(seconds, file=self._process.stdin, flush=True)
+            answer = self._answer()
+        except BrokenPipeError:
+            answer = {"error": "the process ended"}
+        self.trains = "error" not in answer
+        if self.trains:
+            self.rates.append(answer["steps"] / answer["seconds"])
+
+    def close(self) -> None:
+        """Kills the process."""
+        self._process.kill()
+        self._process.communicate()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        return json.loads(line) if line else {"error": "the process ended"}
+
+
+def measured(
+    options: list[str], precisions: list[str], args: argparse.Namespace
+) -> dict[tuple[str, bool], list[float]]:
+    """Returns the steps/s of each round, by precision and by whether oneDNN is on.
+
+    Args:
+      options: command-line options of the training.
+      precisions: values of `--precision`.
+      args: options of the command line.
+    """
+    held = _held(args.hold)
+    started = {
+        (precision, onednn): Trained([*options, f"--precision={precision}"], onednn, held)
+        for precision in precisions
+        for onednn in (True, False)
+    }
+    for number in range(args.rounds):
+        processes = list(started.values())
+        offset = number % len(processes)
+        for process in processes[offset:] + processes[:offset]:
+            if process.trains:
+                time.sleep(0.3)  # idle threads of the process before stop spinning
+                process.take(args.seconds)
+    for process in started.values():
+        process.close()
+    return {key: process.rates if process.trains else [] for key, process in started.items()}
+
+
+def _held(isa: str) -> dict[str, str]:
+    """Returns environment variables that hold a process to an instruction set; {} for ""."""
+    if not isa:
+        return {}
+    return {"ONEDNN_MAX_CPU_ISA": isa, "XLA_FLAGS": f"--xla_cpu_max_isa={isa}"}
+
+
+def rows(
+    what: str, model: str, processor: Processor, found: dict[tuple[str, bool], list[float]]
+) -> list[str]:
+    """Returns the lines of the table of one network: a line for each precision.
+
+    The last two columns say what `--onednn=auto` chooses, with the median ratio of its rate to the
+    better one, and whether `--precision=auto` chooses this precision.
+
+    Args:
+      what: description of the network.
+      model: its name.
+      processor: the processor, or what it is held to.
+      found: result of `measured`.
+    """
+    devices, network = ComputeDevices(processor), kind(model)
+    automatic = chosen(ONEDNN, devices, network, "auto")
+    precise = chosen(PRECISION, devices, network, automatic)
+    first = found.get(("float32", True)) or next(iter(found.values()))
+    lines = []
+    for precision in dict.fromkeys(precision for precision, _ in found):
+        cells = []
+        for onednn in (True, False):
+            rates = found[precision, onednn]
+            if not rates:
+                cells.append("-")
+                continue
+            both = zip(rates, first, strict=False)
+            ratio = float(np.median([rate / other for rate, other in both] or [np.nan]))
+            cells.append(f"{np.median(rates):,.4g} (x{ratio:.2f})")
+        choice = chosen(ONEDNN, devices, network, precision)
+        rates = [found[precision, onednn] for onednn in (choice == "on", choice != "on")]
+        pairs = zip(*rates, strict=False)
+        ratio = float(np.median([one / max(one, other) for one, other in pairs] or [np.nan]))
+        cells += [f"{choice} (x{ratio:.2f})", "yes" if precision == precise else "no"]
+        lines.append(f"| {what} | {precision} | {' | '.join(cells)} |")
+    return lines
+
+
+def main() -> int:
+    """Measures the networks and prints a table; returns 0."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.processors", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--data_dir", required=True, help="where MNIST and CIFAR-10 are prepared")
+    parser.add_argument("--cache_dir", default="", help="directory of decoded data sets")
+    parser.add_argument("--networks", default=",".join(NETWORKS), help="separated by commas")
+    parser.add_argument("--precisions", default="float32,mixed_bfloat16", help="the same")
+    parser.add_argument("--hold", default="", choices=("", "AVX2"), help="an instruction set")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of a block")
+    args = parser.parse_args()
+    processor = this_processor({**os.environ, **_held(args.hold)})
+    print(f"{processor.described}\n", flush=True)
+    header = ("network", "precision", "oneDNN on, steps/s", "off", "auto: oneDNN", "precision")
+    print(f"| {' | '.join(header)} |\n|{'---|' * len(header)}", flush=True)
+    for name in args.networks.split(","):
+        what, options = NETWORKS[name]
+        places = [f"--data_dir={args.data_dir}", f"--cache_dir={args.cache_dir}"]
+        shared = [*options, *places, "--validation_split=0", "--test_split=", "--report=false"]
+        found = measured(shared, args.precisions.split(","), args)
+        (model,) = (each.removeprefix("--model=") for each in options if "--model=" in each)
+        print("\n".join(rows(what, model, processor, found)), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,269 @@
+"""What `--onednn=auto` and `--precision=auto` choose, by tables. Imports no TensorFlow.
+
+oneDNN is chosen before TensorFlow is imported, from the command line as it is written and the
+run's config.flags; the precision when it is known which devices compute. A run keeps both: its
+config.flags holds what was chosen, and a resume uses that on any processor. What the tables say
+was measured by `python -m benchmarks.processors`, unless a row says otherwise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from engine.assembly import run_directory
+from engine.config import flags
+from engine.config.schema import Config, replaced
+from engine.models.registry import kind
+from engine.runtime import onednn
+from engine.runtime.processor import Processor, this_processor
+
+_OF_RUNS = ("evaluate", "predict", "export", "report")  # modes that take a run's options
+_NATIVE_BFLOAT16 = (8, 0)  # compute capability from which on GPUs compute in bfloat16 (Ampere)
+_NATIVE_FLOAT16 = (5, 3)  # the same of float16
+
+
+class ComputeDevices(NamedTuple):
+    """What computes a run.
+
+    Attributes:
+      processor: the processor, which computes if there are no GPUs.
+      capability: least compute capability of the GPUs that compute, such as (8, 0); None: the
+        processor computes.
+    """
+
+    processor: Processor
+    capability: tuple[int, int] | None = None
+
+
+class ChoiceRow(NamedTuple):
+    """A row of a table of choices; the first row that applies counts.
+
+    Attributes:
+      applies: whether the row applies, of devices, the kind of the network and another choice.
+      choice: what is chosen then.
+      why: the condition and the reason, for readers.
+    """
+
+    applies: Callable[[ComputeDevices, str, str], bool]
+    choice: str
+    why: str
+
+
+# The third argument of `applies` is the value of --precision.
+ONEDNN = (
+    ChoiceRow(
+        lambda on, network, precision: not on.processor.has_onednn,
+        "off",
+        "TensorFlow has oneDNN on Linux only",
+    ),
+    ChoiceRow(
+        lambda on, network, precision: on.processor.onednn_aborts(precision.removeprefix("mixed_")),
+        "off",
+        "oneDNN is held below what it needs for this precision, and would abort the process",
+    ),
+    ChoiceRow(
+        lambda on, network, precision: on.processor.is_neural,
+        "on",
+        "the processor has instructions for neural networks: TensorFlow's default, too",
+    ),
+    ChoiceRow(
+        lambda on, network, precision: "avx2" in on.processor.usable and network == "dense",
+        "off",
+        "AVX2 or AVX-512 without those: matrix products of float32 are faster without",
+    ),
+    ChoiceRow(
+        lambda on, network, precision: "avx2" in on.processor.usable,
+        "on",
+        "AVX2 or AVX-512 without those: convolutions, norms and attention are faster with oneDNN",
+    ),
+    ChoiceRow(lambda on, network, precision: True, "off", "as TensorFlow decides; not measured"),
+)
+
+# The third argument of `applies` says whether oneDNN is "on" or "off".
+PRECISION = (
+    ChoiceRow(
+        lambda on, network, onednn: on.capability is not None and on.capability >= _NATIVE_BFLOAT16,
+        "mixed_bfloat16",
+        "GPUs with tensor cores for bfloat16; by what NVIDIA states, not measured",
+    ),
+    ChoiceRow(
+        lambda on, network, onednn: on.capability is not None,
+        "float32",
+        "GPUs without them",
+    ),
+    ChoiceRow(
+        lambda on, network, onednn: onednn == "off" or not on.processor.computes_in("bfloat16"),
+        "float32",
+        "bfloat16 is emulated: the processor does not compute in it, or oneDNN is off",
+    ),
+    ChoiceRow(
+        lambda on, network, onednn: network == "convolutional",
+        "mixed_bfloat16",
+        "AVX512_BF16 or AMX: convolutions are faster",
+    ),
+    ChoiceRow(
+        lambda on, network, onednn: True,
+        "float32",
+        "AVX512_BF16 or AMX: dense networks are slower, and of others it is not known",
+    ),
+)
+
+
+# What the emulation of a dtype costs on x86, for display. The cnn, batch 128, on two cores: 2.6
+# steps/s in bfloat16 and 29 in float32 with AVX2 alone; 4.5 and 89 with AVX512_BF16, in bfloat16
+# with oneDNN off; 12 and 90 in float16 and float32 with AVX512_BF16.
+_COST = {
+    "bfloat16": "the cnn then trains at a tenth of the speed of float32 or less",
+    "float16": "the cnn then trains at an eighth of the speed of float32",
+}
+
+
+def chosen(table: Sequence[ChoiceRow], devices: ComputeDevices, network: str, other: str) -> str:
+    """Returns the choice of the first row of a table that applies.
+
+    Args:
+      table: `ONEDNN` or `PRECISION`.
+      devices: what computes.
+      network: kind of the network: "dense", "convolutional" or "unknown".
+      other: value of --precision for `ONEDNN`, state of oneDNN for `PRECISION`.
+    """
+    return next(row.choice for row in table if row.applies(devices, network, other))
+
+
+def prepare(arguments: Sequence[str]) -> None:
+    """Turns oneDNN on or off for these command-line arguments, before TensorFlow is imported.
+
+    It must be called before the arguments are parsed, because `--load` imports TensorFlow. Invalid
+    arguments have no effect; whoever parses them names the problem. Does nothing if TensorFlow is
+    imported, or if the user's own variable is set.
+    """
+    given: dict[str, str] = {}
+    run: dict[str, str] | None = None
+    with contextlib.suppress(ValueError, OSError):
+        given = flags.given(arguments)
+        run_dir, mode = flags.run_dir_of(given), given.get("mode", "train")
+        if run_directory.has_checkpoint(run_dir) and mode in ("train", *_OF_RUNS):
+            run = flags.given_to_run(run_dir)
+    value = given.get("onednn", "auto")
+    if value == "auto" and run is not None:
+        value = run.get("onednn", "")  # a run of an older version: as TensorFlow decides
+    if value == "auto":
+        precision, model = given.get("precision", "float32"), given.get("model", "cnn")
+        value = chosen(ONEDNN, ComputeDevices(this_processor()), kind(model), precision)
+    onednn.prepare(value if value in ("on", "off") else "")
+
+
+def kept(config: Config) -> Config:
+    """Returns a configuration with what its run has kept in place of "auto".
+
+    Only modes that continue or use a run keep something, and only of a run with a checkpoint. A
+    config.flags that cannot be read keeps nothing; whoever reads it next names the problem.
+    """
+    if config.run.mode not in ("train", *_OF_RUNS) or config.run.resume == "never":
+        return config
+    before = None
+    with contextlib.suppress(ValueError, OSError):
+        if run_directory.has_checkpoint(config.run.run_dir):
+            before = run_directory.read_options(config.run.run_dir)
+    if before is None:
+        return config
+    values = {}
+    variable = onednn.of_environment()
+    if config.devices.onednn == "auto" or variable == before.devices.onednn:
+        values["onednn"] = before.devices.onednn  # a variable that wins now won before
+    if config.precision.precision == "auto":
+        values["precision"] = before.precision.precision
+    return replaced(config, **values)
+
+
+def settled(config: Config, *, resumes: bool = False) -> Config:
+    """Returns a configuration whose `--onednn` says what holds in this process.
+
+    TensorFlow must be imported. A value that the system cannot offer stays, because the run may
+    come from another system and return to it.
+
+    Args:
+      config: result of `kept`.
+      resumes: whether the configuration resumes a run.
+
+    Raises:
+      ValueError: if oneDNN is not as `config` asks, and TensorFlow was imported before it could be
+        chosen, or the user's own variable says another thing than the run that is resumed.
+    """
+    asked, now = config.devices.onednn, onednn.state()
+    variable = onednn.of_environment()
+    if asked in ("auto", now):
+        return replaced(config, onednn=now)
+    if config.run.mode in _OF_RUNS or not this_processor().has_onednn:
+        return config
+    if variable and resumes:
+        raise ValueError(
+            f"{onednn.VARIABLE}={os.environ[onednn.VARIABLE]}: the run in {config.run.run_dir} was "
+            f"started with --onednn={asked}, and other kernels round differently: unset the "
+            "variable, or give another --run_dir"
+        )
+    if not variable:
+        raise ValueError(
+            f"--onednn={asked}: TensorFlow is imported already, with oneDNN {now}: set "
+            f"{onednn.VARIABLE}={int(asked == 'on')} in the environment, or start the command "
+            "before anything imports TensorFlow"
+        )
+    return replaced(config, onednn=now)  # the variable wins, and `notes` says so
+
+
+def emulation(precision: str, devices: ComputeDevices, onednn: str) -> str:
+    """Returns a line that says that a precision is emulated, and the cost; "" if it is not.
+
+    Args:
+      precision: value of --precision, not "auto".
+      devices: what computes; nothing is said of a processor whose features are unknown.
+      onednn: whether oneDNN is "on" or "off".
+    """
+    dtype = precision.removeprefix("mixed_")
+    if dtype == "float32":
+        return ""
+    if devices.capability is not None:
+        least = _NATIVE_BFLOAT16 if dtype == "bfloat16" else _NATIVE_FLOAT16
+        if devices.capability >= least:
+            return ""
+        has, needed = (".".join(map(str, each)) for each in (devices.capability, least))
+        return (
+            f"{precision} is emulated: the GPU has compute capability {has}, and {dtype} needs "
+            f"{needed}; --precision=float32 is faster"
+        )
+    computes = devices.processor.computes_in(dtype)
+    if computes is None or (computes and onednn == "on"):
+        return ""
+    cause = "the processor does not compute in it"
+    if computes:
+        cause = "TensorFlow computes in it by oneDNN only, which is off"
+    cost = f"{_COST[dtype]}; " if "avx" in devices.processor.features else ""
+    return f"{precision} is emulated: {cause}; {cost}--precision=float32 is faster"
+
+
+def notes(config: Config) -> list[str]:
+    """Returns lines on oneDNN for the start of a run: [] if the option decides.
+
+    Args:
+      config: options of the run, whose `--onednn` may still be "auto".
+    """
+    now = onednn.state()
+    if onednn.of_environment():
+        variable = f"{onednn.VARIABLE}={os.environ[onednn.VARIABLE]}"
+        return [f"oneDNN is {now}: the environment has {variable}, which wins over --onednn"]
+    if config.devices.onednn in ("auto", now):
+        devices, network = ComputeDevices(this_processor()), kind(config.model.model)
+        choice = chosen(ONEDNN, devices, network, config.precision.precision)
+        if not onednn.was_late() or choice == now:
+            return []
+        return [
+            f"oneDNN is {now}: TensorFlow was imported before Tapeline could turn it {choice}; for "
+            f"a new run, set {onednn.VARIABLE}={int(choice == 'on')} in the environment"
+        ]
+    return [
+        f"oneDNN is {now}, although the run has --onednn={config.devices.onednn}: TensorFlow has "
+        "none on this system; results differ by rounding"
+    ]
