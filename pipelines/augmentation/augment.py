@@ -176,8 +176,5 @@ def cutout(images: tf.Tensor, numbers: tf.Tensor, side: int) -> tf.Tensor:
     """
     height, width = images.shape[1:3]
     corner = tf.floor(numbers * [height, width]) - side // 2
-    y = tf.range(height, dtype=tf.float32) - corner[:, :1]
-    x = tf.range(width, dtype=tf.float32) - corner[:, 1:]
-    inside_y, inside_x = (y >= 0) & (y < side), (x >= 0) & (x < side)
-    inside = inside_y[:, :, tf.newaxis, tf.newaxis] & inside_x[:, tf.newaxis, :, tf.newaxis]
-    return tf.where(inside, 0.0, images)
+    top, left = corner[:, :1], corner[:, 1:]
+    return mixing.inside_box(images, (top, top + side, left, left + side), 0.0)

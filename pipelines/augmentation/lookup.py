@@ -45,7 +45,8 @@ def cutmix_side_quantiles(alpha: float) -> np.ndarray:
     The table is float32 [CELLS + 1], from 1 for the smallest l to 0 for the largest.
     """
     above = _logit_quantiles(alpha)[::2]  # of the upper half of the distribution, l above 1/2
-    return np.sqrt(_sigmoid(np.concatenate([above[::-1], -above[1:]]))).astype(np.float32)
+    side = np.sqrt(_sigmoid(np.concatenate([above[::-1], -above[1:]])))
+    return np.where(side < 1e-9, 0, side).astype(np.float32)  # no denormal numbers
 
 
 def _sigmoid(z: np.ndarray) -> np.ndarray:

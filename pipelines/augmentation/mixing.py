@@ -5,10 +5,16 @@ Each function is given one row more than it returns, because row i is mixed with
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 
 from pipelines.augmentation import lookup
+
+# Top, bottom, left and right edge of a box of each image, float32 [rows, 1], in pixels
+Edges = tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]
 
 MIXING = ("mixup", "cutmix")  # names of the transforms that mix
 _CUTMIX = 3  # random numbers of CutMix: of the area, and of the centre's row and column
@@ -45,23 +51,21 @@ def mix(
       Images, float32 [rows, H, W, C], and class distributions, float32 [rows, classes].
     """
     one_hot = tf.one_hot(labels, classes)
-    own = inside = None
+    own = None
     if "mixup" in alphas:
         quantiles = lookup.mixup_weight_quantiles(alphas["mixup"])
         own = lookup.interpolate(quantiles, numbers["mixup"][:-1])
     if "cutmix" in alphas:
-        inside, kept = box(alphas["cutmix"], numbers["cutmix"][:-1], *images.shape[1:3])
+        edges, kept = box(alphas["cutmix"], numbers["cutmix"][:-1], *images.shape[1:3])
         if own is None:
-            return tf.where(inside, images[1:], images[:-1]), _blend(one_hot, kept)
+            return inside_box(images[:-1], edges, images[1:]), _blend(one_hot, kept)
+        # A row of mixup has no box, and a row of CutMix a weight of 1 outside of it.
         cut = numbers["cutmix"][:-1, _CUTMIX:] >= 0.5
-        weights = tf.where(inside, 0.0, 1.0)
-        weights = tf.where(cut[:, :, tf.newaxis, tf.newaxis], weights, _spread(own))
-        return _blend(images, weights), _blend(one_hot, tf.where(cut, kept, own))
-    return _blend(images, _spread(own)), _blend(one_hot, own)
-
-
-def _spread(own: tf.Tensor) -> tf.Tensor:
-    return own[:, :, tf.newaxis, tf.newaxis]
+        edges = [tf.where(cut, edge, 0.0) for edge in edges]
+        blended = _blend(images, tf.where(cut, 1.0, own)[:, :, tf.newaxis, tf.newaxis])
+        images = inside_box(blended, edges, images[1:])
+        return images, _blend(one_hot, tf.where(cut, kept, own))
+    return _blend(images, own[:, :, tf.newaxis, tf.newaxis]), _blend(one_hot, own)
 
 
 def _blend(rows: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
@@ -73,9 +77,7 @@ def _blend(rows: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
     return own * rows[:-1] + (1 - own) * rows[1:]
 
 
-def box(
-    alpha: float, numbers: tf.Tensor, height: int, width: int
-) -> tuple[tf.Tensor, tf.Tensor]:
+def box(alpha: float, numbers: tf.Tensor, height: int, width: int) -> tuple[Edges, tf.Tensor]:
     """Draws the box of each image in which CutMix shows the next image.
 
     CutMix is Yun et al. 2019, "CutMix: regularization strategy to train strong classifiers with
@@ -90,17 +92,37 @@ def box(
       width: of the images, in pixels.
 
     Returns:
-      Whether a pixel is in the box, bool [rows, height, width, 1], and the share of the pixels
-      that are not, float32 [rows, 1].
+      The edges of the boxes, within the images, and the share of the pixels that are outside of
+      the box, float32 [rows, 1].
     """
     side = lookup.interpolate(lookup.cutmix_side_quantiles(alpha), numbers[:, :1])
-    ranges = []
+    edges = []
     for size, number in ((height, numbers[:, 1:2]), (width, numbers[:, 2:3])):
         centre, half = tf.floor(number * size), tf.floor(side * (size / 2))
-        ranges.append((tf.maximum(centre - half, 0), tf.minimum(centre + half, size)))
-    y, x = (tf.range(size, dtype=tf.float32) for size in (height, width))
-    (top, bottom), (left, right) = ranges
-    inside_y, inside_x = (y >= top) & (y < bottom), (x >= left) & (x < right)
-    inside = inside_y[:, :, tf.newaxis, tf.newaxis] & inside_x[:, tf.newaxis, :, tf.newaxis]
+        edges += [tf.maximum(centre - half, 0), tf.minimum(centre + half, size)]
+    top, bottom, left, right = edges
     area = (bottom - top) * (right - left)
-    return inside, 1 - area * np.float32(1 / (height * width))
+    return (top, bottom, left, right), 1 - area * np.float32(1 / (height * width))
+
+
+def inside_box(images: tf.Tensor, edges: Sequence[tf.Tensor], others: Any) -> tf.Tensor:
+    """Returns the images with what is in a box of each replaced by the pixels of other images.
+
+    Args:
+      images: float32 [rows, H, W, C].
+      edges: edges of the boxes: top, bottom, left and right, in pixels, float32 [rows, 1] each. A
+        box has the pixels from top and left to before bottom and right, as far as they exist.
+      others: images like `images`, or a number for all pixels.
+    """
+    _, height, width, channels = images.shape
+    top, bottom, left, right = edges
+    y = np.arange(height, dtype=np.float32)
+    x = np.repeat(np.arange(width, dtype=np.float32), channels)  # of each number of a line
+    inside_y, inside_x = (y >= top) & (y < bottom), (x >= left) & (x < right)
+    inside = inside_y[:, :, tf.newaxis] & inside_x[:, tf.newaxis, :]
+    # Three axes: a choice whose condition is broadcast along the last axis takes twice as long.
+    images, others = (
+        tf.reshape(each, [-1, height, width * channels]) if isinstance(each, tf.Tensor) else each
+        for each in (images, others)
+    )
+    return tf.reshape(tf.where(inside, others, images), [-1, height, width, channels])

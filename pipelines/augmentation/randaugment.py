@@ -235,9 +235,7 @@ def _smooth(pixels: tf.Tensor) -> tf.Tensor:
     return tf.where(inner, smooth, pixels)
 
 
-def _mapped(
-    images: tf.Tensor, kind: tf.Tensor, negative: tf.Tensor, strength: float
-) -> tf.Tensor:
+def _mapped(images: tf.Tensor, kind: tf.Tensor, negative: tf.Tensor, strength: float) -> tf.Tensor:
     """Rotates, shears or translates the images whose kind says so; uint8 [rows, H, W, C]."""
     _, height, width, channels = images.shape
     places = tf.constant(source_pixels(height, width, strength).astype(np.float32))
@@ -267,8 +265,12 @@ def source_pixels(height: int, width: int, strength: float) -> np.ndarray:
             turn, shear = math.radians(sign * 30 * strength), sign * 0.3 * strength
             from_y, from_x = {
                 "rotate": (
-                    height / 2 + math.cos(turn) * (y - height / 2) - math.sin(turn) * (x - width / 2),
-                    width / 2 + math.sin(turn) * (y - height / 2) + math.cos(turn) * (x - width / 2),
+                    height / 2
+                    + math.cos(turn) * (y - height / 2)
+                    - math.sin(turn) * (x - width / 2),
+                    width / 2
+                    + math.sin(turn) * (y - height / 2)
+                    + math.cos(turn) * (x - width / 2),
                 ),
                 "shear_x": (y, x + shear * y),
                 "shear_y": (y + shear * x, x),

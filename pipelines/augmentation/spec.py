@@ -29,6 +29,7 @@ _PARSERS = {
     "color_jitter": color.parsed,
 }
 
+
 def augmentation_of(spec: str, source: Source) -> Augmentation | None:
     """Returns the augmentation of a source's batches that `--augment` selects.
 

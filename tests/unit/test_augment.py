@@ -11,10 +11,9 @@ SHAPE = (28, 28, 1)
 WARPS = "shift:2,rotation:10,zoom:0.1,shear:0.1,elastic:1"
 EVERYTHING = f"{WARPS},cutout:8,flip:both,mixup:0.2"
 ALONE = ["shift", "rotation", "zoom", "shear", "elastic", "cutout", "flip", "flip:both", "mixup"]
-PIXELS = "crop:3,flip:both,randaugment:2:20,color_jitter:0.6:0.6:0.6:0.2"
+PIXELS = "crop:3,flip:both,randaugment:1:20,color_jitter:0.6:0.6:0.6:0.2"
 COLORED = [
-    *("crop", "crop:5:zeros", "crop,flip:both", "randaugment", "randaugment:4:30", "color_jitter"),
-    *("color_jitter:0.9:0:0:0.5", "cutmix", "cutmix:0.3,mixup", f"{PIXELS},cutmix,mixup"),
+    *("crop:3:zeros", "randaugment:1:30", "color_jitter", "cutmix"),
     f"{PIXELS},{WARPS},cutout,cutmix,mixup",
 ]
 LARGEST = "shift:27.99,rotation:180,zoom:0.99,shear:1,elastic:7,cutout:27,flip:both,mixup:100"
@@ -168,8 +167,9 @@ def test_row_independent_of_batch_size(spec, in_graph):
             np.testing.assert_array_equal(some, every[first : first + rows])
 
 
-@pytest.mark.parametrize("spec", COLORED)
-@pytest.mark.parametrize("shape", [(32, 32, 3), (8, 8, 1)])
+@pytest.mark.parametrize(
+    ("spec", "shape"), [*((spec, (32, 32, 3)) for spec in COLORED), (COLORED[-1], (8, 8, 1))]
+)
 def test_row_independent_of_batch_size_colored(spec, shape):
     """The same of images of 3 channels, and of images of 8 x 8 pixels, in the graph."""
     augment = parse_augmentation(spec, shape)
@@ -188,7 +188,7 @@ def test_row_independent_of_batch_size_colored(spec, shape):
         np.testing.assert_array_equal(some, every[:7])
 
 
-@pytest.mark.parametrize("spec", ["crop,flip,randaugment:3:15", "color_jitter,cutmix,mixup"])
+@pytest.mark.parametrize("spec", ["crop,flip,randaugment:1:15", "color_jitter,cutmix,mixup"])
 def test_xla_close(spec):
     """XLA gives the pixels of randaugment to the bit, and those of color_jitter to 1/64."""
     shape = (16, 16, 3)
