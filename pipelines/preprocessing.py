@@ -149,11 +149,9 @@ class Moments:
         """Adds a chunk of examples, [k >= 1, ...], with the stable update of Chan et al. 1983."""
         width = values.shape[-1] if values.ndim > 1 else 1
         if values.dtype == np.uint8:
-            columns = values.reshape(-1, width).T
-            counts = [np.bincount(column, minlength=256) for column in columns]
-            sums = [
-                [int(count @ np.arange(256) ** power) for power in range(3)] for count in counts
-            ]
+            powers = [np.arange(256) ** power for power in range(3)]
+            counts = [np.bincount(c, minlength=256) for c in values.reshape(-1, width).T]
+            sums = [[int(count @ power) for power in powers] for count in counts]
             before = self._sums or [[0] * 3] * width
             self._sums = [np.add(*pair).tolist() for pair in zip(before, sums, strict=True)]
             return
@@ -169,10 +167,9 @@ class Moments:
         mean, variance = self._mean, self._squares / max(self._count, 1.0)
         if self._sums:
             mean = np.array([total / count for count, total, _ in self._sums])
-            variances = [
-                (count * squares - total**2) / count**2 for count, total, squares in self._sums
-            ]
-            variance = np.array(variances)
+            variance = np.array(
+                [(n * squares - total**2) / n**2 for n, total, squares in self._sums]
+            )
         deviation = np.sqrt(variance)
         deviation = np.where(deviation > 0, deviation, 1.0)
         return Scale("standardize", *(tuple(map(float, x)) for x in (mean, deviation)))

@@ -38,9 +38,9 @@ def refuse(config: Config) -> None:
     mixes = [name for name in augments if name in ("mixup", "cutmix")]
     if mixes and config.task.ignore_label >= 0:
         raise ValueError(
-            f"--augment={config.data.augment} --ignore_label={config.task.ignore_label}: {mixes[0]} "
-            "mixes each example with the next, also with one whose label is ignored: give one of "
-            "the two"
+            f"--augment={config.data.augment} --ignore_label={config.task.ignore_label}: "
+            f"{mixes[0]} mixes each example with the next, also with one whose label is ignored: "
+            "give one of the two"
         )
     if config.optimizer.optimizer == "lion" and not config.optimizer.beta_1:
         raise ValueError(

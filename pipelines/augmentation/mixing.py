@@ -51,7 +51,7 @@ def mix(
       Images, float32 [rows, H, W, C], and class distributions, float32 [rows, classes].
     """
     one_hot = tf.one_hot(labels, classes)
-    own = None
+    own: Any = None
     if "mixup" in alphas:
         quantiles = lookup.mixup_weight_quantiles(alphas["mixup"])
         own = lookup.interpolate(quantiles, numbers["mixup"][:-1])
@@ -61,9 +61,9 @@ def mix(
             return inside_box(images[:-1], edges, images[1:]), _blend(one_hot, kept)
         # A row of mixup has no box, and a row of CutMix a weight of 1 outside of it.
         cut = numbers["cutmix"][:-1, _CUTMIX:] >= 0.5
-        edges = [tf.where(cut, edge, 0.0) for edge in edges]
+        own_edges = [tf.where(cut, edge, 0.0) for edge in edges]
         blended = _blend(images, tf.where(cut, 1.0, own)[:, :, tf.newaxis, tf.newaxis])
-        images = inside_box(blended, edges, images[1:])
+        images = inside_box(blended, own_edges, images[1:])
         return images, _blend(one_hot, tf.where(cut, kept, own))
     return _blend(images, own[:, :, tf.newaxis, tf.newaxis]), _blend(one_hot, own)
 

@@ -7,7 +7,7 @@ all pixels are then gathered at once, whatever their dtype.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -64,9 +64,9 @@ def parsed_crop(flag: str, text: str | None, side: int) -> Crop:
 def move(
     images: tf.Tensor,
     crop: Crop | None,
-    offsets: tf.Tensor | None,
+    offsets: Any,
     axes: tuple[int, ...],
-    flips: tf.Tensor | None,
+    flips: Any,
 ) -> tf.Tensor:
     """Crops images, and then mirrors them, by random numbers in [0, 1).
 
@@ -74,10 +74,10 @@ def move(
       images: [rows, H, W, C] of any dtype.
       crop: the crop; None: none.
       offsets: of the crop, float32 [rows, 2]: floor(u * (2 * padding + 1)) is the first row, and
-        the first column, of the padded image that the result has.
+        the first column, of the padded image that the result has. None without a crop.
       axes: axes (1: H, 2: W) along which an image may be mirrored; (): none.
       flips: float32 [rows, len(axes)]: an image is mirrored along `axes[k]` if its number k is at
-        least 1/2.
+        least 1/2. None without an axis.
 
     Returns:
       Images of the same shape and dtype.

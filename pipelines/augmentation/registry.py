@@ -56,7 +56,8 @@ def register(
     The decorated function takes images after the scaling of `--scale`, float32 [rows, H, W, C]
     (with `unit` in 0..1), random numbers, float32 [rows, numbers] in [0, 1), and the strength, and
     returns images of the same shape. Row i of the output may depend only on row i of the inputs
-    (law L3 of docs/concepts/laws.md). The transform is applied after cutout and before mixup and CutMix::
+    (law L3 of docs/concepts/laws.md). The transform is applied after cutout and before mixup and
+    CutMix::
 
         @register("brightness", numbers=1, default=0.2, maximum=1.0)
         def brightness(images, numbers, strength):

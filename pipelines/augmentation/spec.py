@@ -119,8 +119,8 @@ def parse_augmentation(
       spec: `name` or `name:strength` of each transform, separated by commas, in any order.
       image_shape: (height, width, channels) of the images; None: the inputs are not images, so only
         transforms that `register_pair` added apply.
-      dtype: dtype of the images; randaugment, shift, rotation, zoom, shear, elastic and color_jitter
-        require "uint8".
+      dtype: dtype of the images; randaugment, shift, rotation, zoom, shear, elastic and
+        color_jitter require "uint8".
 
     Raises:
       ValueError: when `spec` is invalid or not possible for these images; says what is allowed.
