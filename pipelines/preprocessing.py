@@ -137,15 +137,24 @@ class Moments:
     """Accumulator, over chunks of examples, of the mean and standard deviation of a tensor.
 
     There is one mean and one deviation for each index of an example's last axis, and one of each
-    for scalar examples.
+    for scalar examples. Those of uint8 examples are sums of integers, and so the same to the last
+    bit however the examples are divided into chunks.
     """
 
     def __init__(self) -> None:
         self._count, self._mean, self._squares = 0.0, np.zeros(()), np.zeros(())
+        self._sums: list[list[int]] = []  # of uint8 examples: [number, sum, sum of squares] each
 
     def add(self, values: np.ndarray) -> None:
         """Adds a chunk of examples, [k >= 1, ...], with the stable update of Chan et al. 1983."""
         width = values.shape[-1] if values.ndim > 1 else 1
+        if values.dtype == np.uint8:
+            powers = [np.arange(256) ** power for power in range(3)]
+            counts = [np.bincount(c, minlength=256) for c in values.reshape(-1, width).T]
+            sums = [[int(count @ power) for power in powers] for count in counts]
+            before = self._sums or [[0] * 3] * width
+            self._sums = [np.add(*pair).tolist() for pair in zip(before, sums, strict=True)]
+            return
         flat = values.reshape(-1, width).astype(np.float64)
         count, mean = len(flat), flat.mean(axis=0)
         squares = ((flat - mean) ** 2).sum(axis=0)
@@ -155,6 +164,12 @@ class Moments:
 
     def scale(self) -> Scale:
         """Returns the fitted scale of kind "standardize"; a deviation of 0 is replaced by 1."""
-        deviation = np.sqrt(self._squares / self._count)
+        mean, variance = self._mean, self._squares / max(self._count, 1.0)
+        if self._sums:
+            mean = np.array([total / count for count, total, _ in self._sums])
+            variance = np.array(
+                [(n * squares - total**2) / n**2 for n, total, squares in self._sums]
+            )
+        deviation = np.sqrt(variance)
         deviation = np.where(deviation > 0, deviation, 1.0)
-        return Scale("standardize", *(tuple(map(float, x)) for x in (self._mean, deviation)))
+        return Scale("standardize", *(tuple(map(float, x)) for x in (mean, deviation)))

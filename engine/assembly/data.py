@@ -103,7 +103,7 @@ def open_feeds(
       strategy: strategy whose replicas share each batch.
       shards: number of shards of each micro-batch, over all replicas; 0: one per replica.
       include_next_example: whether each local micro-batch of the training split has one more row,
-        the next example, as mixup needs.
+        the next example, as mixup and CutMix need.
 
     Raises:
       ValueError: if the data of a split is missing or damaged.

@@ -142,8 +142,9 @@ class DataOptions(OptionGroup):
     )
     augment: str = option(
         "",
-        "random augmentation of training images, NAME[:STRENGTH],...: flip, shift and elastic "
-        "in pixels, rotation in degrees, zoom, shear, cutout in pixels, mixup; "
+        "random augmentation of training images, NAME[:STRENGTH],...: crop:PADDING[:zeros], flip, "
+        "randaugment:OPERATIONS:MAGNITUDE, shift and elastic in pixels, rotation in degrees, zoom, "
+        "shear, color_jitter:BRIGHTNESS:CONTRAST:SATURATION:HUE, cutout in pixels, mixup, cutmix; "
         "resized_crop:MIN_AREA:MAX_ASPECT of the pictures as they are stored; empty: none",
         registered=_registered_augmentations,
         trajectory=True,

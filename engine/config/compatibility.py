@@ -34,12 +34,13 @@ def refuse(config: Config) -> None:
             f"would be above --learning_rate={written(schedule.learning_rate)}, the highest: give "
             "a fraction from 0 to 1"
         )
-    mixes = any(each.split(":")[0].strip() == "mixup" for each in config.data.augment.split(","))
+    augments = [each.split(":")[0].strip() for each in config.data.augment.split(",")]
+    mixes = [name for name in augments if name in ("mixup", "cutmix")]
     if mixes and config.task.ignore_label >= 0:
         raise ValueError(
-            f"--augment={config.data.augment} --ignore_label={config.task.ignore_label}: mixup "
-            "blends each example with the next, also with one whose label is ignored: give one of "
-            "the two"
+            f"--augment={config.data.augment} --ignore_label={config.task.ignore_label}: "
+            f"{mixes[0]} mixes each example with the next, also with one whose label is ignored: "
+            "give one of the two"
         )
     if config.optimizer.optimizer == "lion" and not config.optimizer.beta_1:
         raise ValueError(

@@ -23,11 +23,12 @@ def augmenter(
 
     The random numbers of an example depend only on the seed, the epoch and the position of the
     example in the order of the epoch, and not on the batch size or the number of replicas,
-    micro-batches and shards. With mixup, the function is given one row more than it returns.
+    micro-batches and shards. With mixup or CutMix, the function is given one row more than it
+    returns.
 
     Args:
       augmentation: transforms to apply.
-      classes: number of classes; mixup returns distributions over the classes as targets.
+      classes: number of classes; mixup and CutMix return distributions over them as targets.
       seed: seed of the run.
       compiled: whether XLA compiles the function.
       preprocess: converts decoded inputs to the inputs of the model; None: a uint8 tensor is

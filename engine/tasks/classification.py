@@ -17,7 +17,8 @@ class Classification(Task):
     """Classification task with softmax cross-entropy, computed in float32.
 
     Targets are labels, int32 [rows], or distributions over the classes, float32 [rows, classes], as
-    mixup creates them. For a distribution, metrics use the most probable class as the label.
+    mixup and CutMix create them. For a distribution, metrics use the most probable class as the
+    label.
 
     Args:
       label_smoothing: in training, the probability taken from the target and spread evenly over all

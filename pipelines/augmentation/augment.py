@@ -3,8 +3,8 @@
     augment = parse_augmentation("shift:2,rotation:10,mixup:0.2", (28, 28, 1))
     images, targets = augment(images, labels, numbers, classes=10)
 
-Row i of the returned tensors depends only on row i of the tensors given, to the bit; with mixup,
-also on row i + 1.
+Row i of the returned tensors depends only on row i of the tensors given, to the bit; with mixup or
+CutMix, also on row i + 1.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from pipelines.augmentation import lookup, registry
+from pipelines.augmentation import color, mixing, randaugment, registry
+from pipelines.augmentation.moves import FLIPS, move
 from pipelines.augmentation.resized_crop import ResizedCrop
 from pipelines.augmentation.warp import NUMBERS, warp
 from pipelines.preprocessing import Scale
-
-FLIPS = {"horizontal": (2,), "vertical": (1,), "both": (2, 1)}  # axes of [rows, H, W, C]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,11 +36,11 @@ class Augmentation:
 
     @property
     def mixes(self) -> bool:
-        """Whether mixup is selected.
+        """Whether mixup or CutMix is selected.
 
-        Mixup blends each row with the next, so a call returns one row less than it is given.
+        They mix each row with the next, so a call returns one row less than it is given.
         """
-        return "mixup" in self.strengths
+        return any(name in self.strengths for name in mixing.MIXING)
 
     def __call__(
         self,
@@ -54,21 +53,22 @@ class Augmentation:
         """Augments and preprocesses a batch in the graph.
 
         Args:
-          images: uint8 [rows, H, W, C]; or float32 if none of shift, rotation, zoom, shear and
-            elastic is selected. If only transforms of pairs are selected, a nest of any tensors
-            [rows, ...].
-          labels: a nest of any tensors [rows, ...]; for mixup, class labels, int32 [rows].
+          images: uint8 [rows, H, W, C]; or float32 if none of randaugment, shift, rotation, zoom,
+            shear, elastic and color_jitter is selected. If only transforms of pairs are selected, a
+            nest of any tensors [rows, ...].
+          labels: a nest of any tensors [rows, ...]; for mixup and CutMix, class labels, int32
+            [rows].
           numbers: uniform random numbers in [0, 1), float32 [rows, self.numbers].
-          classes: number of classes, which mixup needs.
-          preprocess: scales the inputs. It is applied after transforms of pairs, flips and warps,
-            which change pixels as stored, and before all other transforms. None: one uint8 tensor
-            is divided by 255, and other inputs are not scaled.
+          classes: number of classes, which mixup and CutMix need.
+          preprocess: scales the inputs. It is applied after transforms of pairs, crop, flips,
+            randaugment, warps and color_jitter, which change pixels as stored, and before all other
+            transforms. None: one uint8 tensor is divided by 255, and other inputs are not scaled.
 
         Returns:
           (inputs, targets). The inputs are preprocessed images, float32 [rows, H, W, C]; if only
           transforms of pairs are selected, they are what `preprocess` returns. The targets are
-          `labels`, which transforms of pairs may have changed. With mixup, both have rows - 1 rows,
-          and the targets are class distributions, float32 [rows - 1, classes].
+          `labels`, which transforms of pairs may have changed. With mixup or CutMix, both have
+          rows - 1 rows, and the targets are class distributions, float32 [rows - 1, classes].
 
         Raises:
           ValueError: when a transform of pairs changes a structure, shape or dtype.
@@ -80,11 +80,22 @@ class Augmentation:
             images, labels = _apply_pair(name, self.strengths[name], images, labels, uniform[name])
         if all(name in registry.pair_transforms for name in uniform):
             return (preprocess or _scale(images))(images), labels
-        if "flip" in uniform:
-            images = flip(images, uniform["flip"], FLIPS[self.strengths["flip"]])
         preprocess = preprocess or _scale(images)
+        if "crop" in uniform or "flip" in uniform:
+            axes = FLIPS[self.strengths["flip"]] if "flip" in uniform else ()
+            images = move(
+                images, self.strengths.get("crop"), uniform.get("crop"), axes, uniform.get("flip")
+            )
+        if "randaugment" in uniform:
+            images = randaugment.randaugment(
+                images, uniform["randaugment"], self.strengths["randaugment"]
+            )
         warps = {name: self.strengths[name] for name in NUMBERS if name in self.strengths}
         images = warp(images, warps, uniform) if warps else tf.cast(images, tf.float32)
+        if "color_jitter" in uniform:
+            images = color.color_jitter(
+                images, uniform["color_jitter"], self.strengths["color_jitter"]
+            )
         images = preprocess(images)
         if "cutout" in uniform:
             images = cutout(images, uniform["cutout"], self.strengths["cutout"])
@@ -93,17 +104,26 @@ class Augmentation:
                 images = registry.image_transforms[name].transform(
                     images, uniform[name], self.strengths[name]
                 )
-        if "mixup" in uniform:
-            quantiles = lookup.mixup_weight_quantiles(self.strengths["mixup"])
-            weights = lookup.interpolate(quantiles, uniform["mixup"])
-            return mixup(images, labels, weights, classes)
+        alphas = {name: self.strengths[name] for name in mixing.MIXING if name in uniform}
+        if alphas:
+            return mixing.mix(images, labels, alphas, uniform, classes)
         return images, labels
 
     @property
     def _counts(self) -> dict[str, int]:
         """Number of random numbers per example by selected transform, in the order of columns."""
         flips = len(FLIPS[self.strengths["flip"]]) if "flip" in self.strengths else 0
-        counts = {"flip": flips, **NUMBERS, "cutout": 2, "mixup": 1}
+        mixed = tuple(name for name in mixing.MIXING if name in self.strengths)
+        operations = getattr(self.strengths.get("randaugment"), "operations", 0)
+        counts = {
+            "crop": 2,
+            "flip": flips,
+            "randaugment": randaugment.NUMBERS * operations,
+            **NUMBERS,
+            "color_jitter": color.NUMBERS,
+            "cutout": 2,
+            **mixing.numbers_of(mixed),
+        }
         counts |= {
             name: each.numbers
             for name, each in (
@@ -146,18 +166,6 @@ def _apply_pair(
     return result[0], result[1]
 
 
-def flip(images: tf.Tensor, numbers: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
-    """Mirrors image i along axis `axes[k]` (1: H, 2: W) if `numbers[i, k]` is at least 1/2.
-
-    `images` is [rows, H, W, C] of any dtype; `numbers` are uniform random numbers in [0, 1),
-    float32 [rows, len(axes)]. Returns images of the same shape and dtype.
-    """
-    for column, axis in enumerate(axes):
-        mirrored = numbers[:, column, tf.newaxis, tf.newaxis, tf.newaxis] >= 0.5
-        images = tf.where(mirrored, tf.reverse(images, [axis]), images)
-    return images
-
-
 def cutout(images: tf.Tensor, numbers: tf.Tensor, side: int) -> tf.Tensor:
     """Returns the images with a square of `side` x `side` pixels of each set to zero.
 
@@ -168,26 +176,5 @@ def cutout(images: tf.Tensor, numbers: tf.Tensor, side: int) -> tf.Tensor:
     """
     height, width = images.shape[1:3]
     corner = tf.floor(numbers * [height, width]) - side // 2
-    y = tf.range(height, dtype=tf.float32) - corner[:, :1]
-    x = tf.range(width, dtype=tf.float32) - corner[:, 1:]
-    inside_y, inside_x = (y >= 0) & (y < side), (x >= 0) & (x < side)
-    inside = inside_y[:, :, tf.newaxis, tf.newaxis] & inside_x[:, tf.newaxis, :, tf.newaxis]
-    return tf.where(inside, 0.0, images)
-
-
-def mixup(
-    images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, classes: int
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Blends each row except the last with the next row (mixup, Zhang et al. 2018).
-
-    `images` is float32 [rows + 1, H, W, C], `labels` int32 [rows + 1] and `weights` float32
-    [rows + 1, 1] in 1/2..1: a row of weight w becomes w * row + (1 - w) * next row. Returns the
-    blended images, float32 [rows, H, W, C], and class distributions, float32 [rows, classes].
-    """
-    own = weights[:-1]
-
-    def mix(rows: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
-        return own * rows[:-1] + (1 - own) * rows[1:]
-
-    targets = mix(tf.one_hot(labels, classes), own)
-    return mix(images, own[:, :, tf.newaxis, tf.newaxis]), targets
+    top, left = corner[:, :1], corner[:, 1:]
+    return mixing.inside_box(images, (top, top + side, left, left + side), 0.0)

@@ -35,6 +35,27 @@ def mixup_weight_quantiles(alpha: float) -> np.ndarray:
     """Returns a lookup table of the quantiles of max(l, 1 - l) for l ~ Beta(alpha, alpha).
 
     The table is float32 [CELLS + 1]; the error of the cumulative distribution is at most 1 / CELLS.
+    """
+    return _sigmoid(_logit_quantiles(alpha)).astype(np.float32)
+
+
+def cutmix_side_quantiles(alpha: float) -> np.ndarray:
+    """Returns a lookup table of sqrt(1 - l), where l is a quantile of Beta(alpha, alpha).
+
+    The table is float32 [CELLS + 1], from 1 for the smallest l to 0 for the largest.
+    """
+    above = _logit_quantiles(alpha)[::2]  # of the upper half of the distribution, l above 1/2
+    side = np.sqrt(_sigmoid(np.concatenate([above[::-1], -above[1:]])))
+    return np.where(side < 1e-9, 0, side).astype(np.float32)  # no denormal numbers
+
+
+def _sigmoid(z: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-z))
+
+
+def _logit_quantiles(alpha: float) -> np.ndarray:
+    """Returns the quantiles of |log(l / (1 - l))| for l ~ Beta(alpha, alpha) on `uniform_grid()`.
+
     The density of z = log(l / (1 - l)) is proportional to (l (1 - l)) ** alpha. Unlike that of l,
     it is smooth and bounded for every alpha; its integral is inverted.
     """
@@ -44,5 +65,4 @@ def mixup_weight_quantiles(alpha: float) -> np.ndarray:
     z = (40 / alpha + 2 * np.log(2)) * np.linspace(0, 1, (1 << 16) + 1) ** 2
     density = np.exp(-alpha * (z + 2 * np.log1p(np.exp(-z)) - 2 * np.log(2)))
     mass = np.concatenate([[0], np.cumsum(np.diff(z) * (density[1:] + density[:-1]) / 2)])
-    quantiles = np.interp(uniform_grid(), mass / mass[-1], z)
-    return (1 / (1 + np.exp(-quantiles))).astype(np.float32)
+    return np.interp(uniform_grid(), mass / mass[-1], z)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from pipelines.augmentation.mixing import MIXING
 from pipelines.augmentation.warp import NUMBERS
 
 # (images float32 [rows, H, W, C], random numbers float32 [rows, n] in [0, 1), strength) -> images
@@ -34,9 +35,11 @@ def names() -> tuple[str, ...]:
     """Returns the names of all transforms, in the order of their columns of random numbers.
 
     Transforms are applied in this order, except that shift, rotation, zoom, shear and elastic are
-    one resampling; see `warp`.
+    one resampling, see `warp`, and that mixup and cutmix each apply to some of the examples, if
+    both are selected.
     """
-    images = ("flip", *NUMBERS, "cutout", *image_transforms, "mixup")
+    pixels = ("crop", "flip", "randaugment", *NUMBERS, "color_jitter")
+    images = (*pixels, "cutout", *image_transforms, *MIXING)
     return ("resized_crop", *pair_transforms, *images)
 
 
@@ -53,7 +56,8 @@ def register(
     The decorated function takes images after the scaling of `--scale`, float32 [rows, H, W, C]
     (with `unit` in 0..1), random numbers, float32 [rows, numbers] in [0, 1), and the strength, and
     returns images of the same shape. Row i of the output may depend only on row i of the inputs
-    (law L3 of docs/concepts/laws.md). The transform is applied after cutout and before mixup::
+    (law L3 of docs/concepts/laws.md). The transform is applied after cutout and before mixup and
+    CutMix::
 
         @register("brightness", numbers=1, default=0.2, maximum=1.0)
         def brightness(images, numbers, strength):

@@ -20,7 +20,7 @@ from pipelines.nests import Nest
 class Batch(NamedTuple):
     """A local micro-batch: the rows of a global batch that a replica computes at once."""
 
-    inputs: Nest  # tensors [rows, ...]; one more row for mixup
+    inputs: Nest  # tensors [rows, ...]; one more row for mixup or CutMix
     targets: Nest  # tensors [rows, ...], one row per row of the inputs
     mask: tf.Tensor  # float32 [rows]: 1 for an example, 0 for padding
     row: tf.Tensor  # int64 []: position of the first row in the global batch

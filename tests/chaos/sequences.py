@@ -74,6 +74,7 @@ OTHERS = (
     ("--log_every=4", "--jit=off", "--recompute=layers/*"),
     ("--log_every=9", "--checkpoint_every=5", "--jit=off"),
     ("--leave_out=3,17", "--jit=off"),
+    ("--augment=crop,randaugment:1:9,color_jitter:0.3:0.3,cutmix,mixup", "--checkpoint_every=5"),
     ("--spike=2", "--most_left_out=128", "--checkpoint_every=4", "--jit=off"),
     ("--feed=stream", "--jit=off"),
     ("--keep=2", "--checkpoint_every=2", "--steps_per_loop=3", "--jit=off"),

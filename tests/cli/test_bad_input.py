@@ -227,6 +227,8 @@ CANNOT_BE_DONE = {
     "--shards=2 --virtual_devices=4": ["--shards=2", "4 devices"],
     "--augment=shfit": ["--augment=shfit", "did you mean 'shift'"],
     "--augment=shift:8": ["--augment=shift:8", "below 8 pixels"],
+    "--augment=crop:8": ["--augment=crop:8", "1 to 7 pixels"],
+    "--augment=randaugment:2:40": ["--augment=randaugment:2:40", "at most 30"],
     "--augment=resized_crop:2": ["--augment=resized_crop:2", "at most 1"],
     "--augment=resized_crop --feed=resident": ["--feed=resident", "--augment=resized_crop"],
     "--seed=99999999999999999999": ["--seed"],

@@ -76,6 +76,8 @@ FACTORS: dict[str, tuple[str, ...]] = {
         "--augment=mixup:0.3",
         "--augment=elastic:1,cutout:2",
         "--augment=flip,zoom:0.1,shear:0.1",
+        "--augment=crop,randaugment:2:9",
+        "--augment=crop:2:zeros,flip,color_jitter:0.4:0.4:0.4:0.1,cutmix,mixup",
     ),
     "ema": ("", "--ema=0.9", "--ema=0.999 --evaluate_ema=false"),
     "label_smoothing": ("", "--label_smoothing=0.1"),

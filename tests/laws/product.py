@@ -112,7 +112,7 @@ def options_of(case: Case) -> dict[str, Any]:
         "clip_norm": case.clip_norm,
         "ema": case.ema,
         "feed": case.feed,
-        "augment": "shift:1,rotation:10,mixup:0.3",
+        "augment": "crop,randaugment:1:9,shift:1,rotation:10,mixup:0.3,cutmix",
         "model": case.model,
         # 5 full batches, or 4 and one of 5 examples; 2 and 4 replicas do not divide 18 or 5 evenly.
         "train_split": "train[:80]" if exact else "train[:77]",

@@ -34,7 +34,7 @@ def law_dense(outputs) -> list[models.Layer]:
 
 FEATURES = [
     {},
-    {"accumulate": 4, "augment": "shift:1,rotation:10,mixup:0.3"},
+    {"accumulate": 4, "augment": "crop,randaugment:1:9,shift:1,rotation:10,mixup:0.3"},
     {"precision": "mixed_bfloat16", "optimizer": "momentum"},
     {"precision": "mixed_float16", "clip_norm": 0.5, "ema": 0.9},
     Rare({"optimizer": "lamb", "schedule": "cosine"}),

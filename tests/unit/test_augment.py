@@ -11,6 +11,11 @@ SHAPE = (28, 28, 1)
 WARPS = "shift:2,rotation:10,zoom:0.1,shear:0.1,elastic:1"
 EVERYTHING = f"{WARPS},cutout:8,flip:both,mixup:0.2"
 ALONE = ["shift", "rotation", "zoom", "shear", "elastic", "cutout", "flip", "flip:both", "mixup"]
+PIXELS = "crop:3,flip:both,randaugment:1:20,color_jitter:0.6:0.6:0.6:0.2"
+COLORED = [
+    *("crop:3:zeros", "randaugment:1:30", "color_jitter", "cutmix"),
+    f"{PIXELS},{WARPS},cutout,cutmix,mixup",
+]
 LARGEST = "shift:27.99,rotation:180,zoom:0.99,shear:1,elastic:7,cutout:27,flip:both,mixup:100"
 CLASSES = 10
 
@@ -89,11 +94,11 @@ def test_list_order_is_irrelevant():
     [
         (
             "rotatoin:10",
-            r"--augment=rotatoin:10: the transforms are resized_crop, flip, shift, .*'rotation'\?$",
+            r"--augment=rotatoin:10: the transforms are resized_crop, crop, flip, .*'rotation'\?$",
         ),
         (
             "blur",
-            r"--augment=blur: the transforms are resized_crop, flip, shift, .*, cutout, mixup$",
+            r"--augment=blur: the transforms are resized_crop, crop, .*, cutout, mixup, cutmix$",
         ),
         ("shift,,flip", r"--augment=: the transforms are "),
         ("shift,flip,shift:3", r"--augment=shift:3: shift is listed twice$"),
@@ -113,6 +118,22 @@ def test_list_order_is_irrelevant():
         ("zoom:1", r"--augment=zoom:1: must be at most 0.99$"),
         ("shear:1.5", r"--augment=shear:1.5: must be at most 1$"),
         ("mixup:101", r"--augment=mixup:101: must be at most 100$"),
+        ("cutmix:0", r"--augment=cutmix:0: must be above 0"),
+        ("crop:28", r"--augment=crop:28: must be 1 to 27 pixels, the image's .* side being 28$"),
+        ("crop:0", r"--augment=crop:0: must be 1 to 27 pixels"),
+        ("crop:2.5", r"--augment=crop:2.5: '2.5' is not a whole number of pixels$"),
+        ("crop:", r"--augment=crop:: give crop:PADDING:FILL, such as crop:4 or crop:4:zeros$"),
+        ("crop:4:black", r"--augment=crop:4:black: .* is reflect or zeros$"),
+        ("randaugment:far", r"randaugment:far: give randaugment:OPERATIONS:MAGNITUDE, such as"),
+        ("randaugment:2:9:1", r"give randaugment:OPERATIONS:MAGNITUDE, such as randaugment:2:9$"),
+        ("randaugment:9", r"--augment=randaugment:9: must be 1 to 8 operations on an image$"),
+        ("randaugment:2:31", r"randaugment:2:31: the magnitude must be above 0 and at most 30$"),
+        ("randaugment:2:nan", r"randaugment:2:nan: the magnitude must be above 0 and at most 30$"),
+        ("color_jitter:a", r"color_jitter:a: give color_jitter:BRIGHTNESS:CONTRAST:SATURATION:HUE"),
+        ("color_jitter:1:1:1:1:1", r"color_jitter:1:1:1:1:1: give color_jitter:BRIGHTNESS:"),
+        ("color_jitter:-1", r"brightness, contrast and saturation must be 0 to 10$"),
+        ("color_jitter:1:1:1:0.6", r"the hue must be 0 to 0.5 of the colour circle$"),
+        ("color_jitter:0", r"changes nothing; to go without, leave color_jitter out$"),
     ],
 )
 def test_refuses_bad_option(spec, message):
@@ -144,6 +165,39 @@ def test_row_independent_of_batch_size(spec, in_graph):
         part = function(*(a[first : first + rows + augment.mixes] for a in arguments))
         for some, every in zip(part, whole, strict=True):
             np.testing.assert_array_equal(some, every[first : first + rows])
+
+
+@pytest.mark.parametrize(
+    ("spec", "shape"), [*((spec, (32, 32, 3)) for spec in COLORED), (COLORED[-1], (8, 8, 1))]
+)
+def test_row_independent_of_batch_size_colored(spec, shape):
+    """The same of images of 3 channels, and of images of 8 x 8 pixels, in the graph."""
+    augment = parse_augmentation(spec, shape)
+    function = compiled(augment, False, shape)
+    arguments = batch(augment, 64, shape=shape)
+    whole = [np.asarray(part) for part in function(*arguments)]
+    assert whole[0].shape == (64, *shape) and whole[0].dtype == np.float32
+    assert whole[0].min() >= 0 and whole[0].max() <= 1
+    for first, rows in ((3, 5), (17, 1), (40, 24)):
+        part = function(*(a[first : first + rows + augment.mixes] for a in arguments))
+        for some, every in zip(part, whole, strict=True):
+            np.testing.assert_array_equal(some, every[first : first + rows])
+    given = [tf.constant(a[: 7 + augment.mixes]) for a in arguments]
+    known = tf.function(functools.partial(augment, classes=CLASSES))(*given)
+    for some, every in zip(known, whole, strict=True):  # a graph of static shapes
+        np.testing.assert_array_equal(some, every[:7])
+
+
+@pytest.mark.parametrize("spec", ["crop,flip,randaugment:1:15", "color_jitter,cutmix,mixup"])
+def test_xla_close(spec):
+    """XLA gives the pixels of randaugment to the bit, and those of color_jitter to 1/64."""
+    shape = (16, 16, 3)
+    augment = parse_augmentation(spec, shape)
+    arguments = batch(augment, 24, shape=shape)
+    plain, fused = (compiled(augment, jit, shape)(*arguments) for jit in (False, True))
+    atol = 1e-6 if "randaugment" in spec else 4 / 64 / 255
+    for one, other in zip(plain, fused, strict=True):
+        np.testing.assert_allclose(one, other, atol=atol)
 
 
 def test_static_shapes_same_bits():

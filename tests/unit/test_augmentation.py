@@ -48,7 +48,14 @@ def seen(spec: str, *, batch: int, layout: BatchLayout, epoch: int, seed: int = 
     return found
 
 
-@pytest.mark.parametrize("spec", ["shift,rotation,zoom,shear,elastic,cutout,flip", "shift,mixup:1"])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "shift,rotation,zoom,shear,elastic,cutout,flip",
+        "shift,mixup:1",
+        "crop,flip,randaugment:1:20,color_jitter:0.4:0.4,cutmix,mixup",
+    ],
+)
 @pytest.mark.parametrize(
     ("batch", "layout"),
     [

@@ -13,6 +13,7 @@ REFUSED = {
         "--learning_rate=0.1",
     ],
     "--augment=shift:1,mixup:0.3 --ignore_label=9": ["--augment=shift:1,mixup:0.3 --ignore_label"],
+    "--augment=crop,cutmix --ignore_label=9": ["cutmix mixes each example with the next"],
     "--schedule=plateau --decay_rate=1": ["--schedule=plateau --decay_rate=1.0:"],
     "--schedule=plateau --final_fraction=2": ["--schedule=plateau --final_fraction=2.0:"],
     "--optimizer=lion --beta_1=0": ["--optimizer=lion --beta_1=0:"],
@@ -38,6 +39,7 @@ ALLOWED = [
     "--optimizer=lion --learning_rate=1",
     "--augment=shift:1 --ignore_label=9",
     "--augment=mixup",
+    "--augment=cutmix",
     "--loss_scale_floor=65536",  # the scale is constant in float32
     "--precision=mixed_float16 --loss_scale_floor=32768",
     "--precision=mixed_float16 --loss_scale=0.5",

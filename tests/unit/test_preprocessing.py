@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -90,6 +91,24 @@ def test_moments_of_chunks(lengths, seed):
     scale, flat = moments.scale(), values.reshape(-1, 3).astype(np.float64)
     assert np.allclose(scale.mean, flat.mean(0), rtol=1e-12)
     assert np.allclose(scale.deviation, flat.std(0), rtol=1e-6)
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=5), st.integers(0, 99))
+def test_moments_of_uint8_are_exact(lengths, seed):
+    """Bitwise the same mean and deviation for any chunks, correctly rounded."""
+    values = np.random.default_rng(seed).integers(0, 256, (sum(lengths), 3, 2), np.uint8)
+    moments, whole = Moments(), Moments()
+    for chunk in np.split(values, np.cumsum(lengths)[:-1]):
+        moments.add(chunk)
+    whole.add(values)
+    assert moments.scale() == whole.scale()
+    scale = whole.scale()
+    for channel, (mean, deviation) in enumerate(zip(scale.mean, scale.deviation, strict=True)):
+        exact = [Fraction(int(x)) for x in values[..., channel].ravel()]
+        average = sum(exact) / len(exact)
+        assert mean == float(average)
+        variance = sum((x - average) ** 2 for x in exact) / len(exact)
+        assert deviation == (float(variance) ** 0.5 or 1.0)
 
 
 def test_standardize_digits(cache_dir, tmp_path):
