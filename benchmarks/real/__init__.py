@@ -1,4 +1,4 @@
-"""Benchmark of the networks that people train: W5 to W8, beside a loop by hand and other frameworks.
+"""Benchmark of networks that people train, beside a loop by hand and other frameworks.
 
-    python -m benchmarks.compare --workloads=W5,W6,W7,W8
+python -m benchmarks.compare --workloads=W5,W6,W7,W8
 """

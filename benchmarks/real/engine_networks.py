@@ -29,8 +29,9 @@ def real_examples(*, workload: str, examples: int = 0) -> Any:
     spec = SPECS[workload]
     inputs, targets = arrays.examples_of(spec._replace(examples=examples or spec.examples))
     if spec.network == "transformer":
-        return tl.arrays(inputs=inputs, targets=targets)
-    return tl.arrays(inputs=inputs, targets=targets, class_names=spec.sizes["classes"])
+        return tl.arrays(inputs=inputs, targets=targets, shuffle=False)
+    classes = spec.sizes["classes"]
+    return tl.arrays(inputs=inputs, targets=targets, class_names=classes, shuffle=False)
 
 
 @tl.task

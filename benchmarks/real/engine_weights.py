@@ -42,6 +42,4 @@ def assign(model: models.Sequential, values: dict[str, np.ndarray]) -> None:
 def values_of(model: models.Sequential, names: list[str]) -> dict[str, np.ndarray]:
     """Returns the trainable weights of a network by the names of `benchmarks.real.arrays`."""
     parts = [[variable.numpy() for variable in each] for each in weights_of(model)]
-    return {
-        name: np.concatenate(each, -1) for name, each in zip(names, parts, strict=True)
-    }
+    return {name: np.concatenate(each, -1) for name, each in zip(names, parts, strict=True)}

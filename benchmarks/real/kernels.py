@@ -48,9 +48,7 @@ def layer_norm(x: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor, epsilon: float
     dtype = x.dtype
 
     @tf.custom_gradient
-    def normalized(
-        x: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor
-    ) -> tuple[tf.Tensor, Callable]:
+    def normalized(x: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor) -> tuple[tf.Tensor, Callable]:
         wide = tf.cast(x, tf.float32)
         centred = wide - tf.reduce_mean(wide, -1, keepdims=True)
         variance = tf.reduce_mean(tf.square(centred), -1, keepdims=True)

@@ -82,9 +82,7 @@ class Stock:
             x = self._blocks(x + w["positions/table"], causal=True)
             return x @ tf.transpose(w["tokens/table"])
         patch = spec.sizes["patch"]
-        x = tf.nn.conv2d(
-            tf.cast(inputs, tf.float32) / 255, w["patches/kernel"], patch, "VALID"
-        )
+        x = tf.nn.conv2d(tf.cast(inputs, tf.float32) / 255, w["patches/kernel"], patch, "VALID")
         x = tf.reshape(x + w["patches/bias"], [spec.batch, -1, spec.sizes["units"]])
         token = tf.tile(w["class/token"][None, None], [spec.batch, 1, 1])
         x = tf.concat([token, x], 1) + w["positions/table"]
