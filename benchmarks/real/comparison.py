@@ -47,48 +47,44 @@ def contenders(spec: Spec, precision: str, place: Path, quick: bool) -> list[Con
       place: directory of the peers' environments.
       quick: whether contenders have only the variants that are the fastest on most processors.
     """
-    convolutional = spec.network in ("plain", "resnet")
+    convolutional, compiles = spec.network in ("plain", "resnet"), spec.network == "transformer"
 
     def peer(name: str, variant: dict[str, Any]) -> list[str]:
         path = str(HERE / "peers" / f"real_{name}.py")
         python = str(python_of(place, name).absolute())
         return [python, path, spec.name, precision, json.dumps(variant)]
 
-    def variants(name: str, **choices: tuple) -> dict[str, list[str]]:
+    def variants(name: str, usual: dict[str, Any], **choices: tuple) -> dict[str, list[str]]:
+        choices = {key: (value,) for key, value in usual.items()} if quick else choices
         return rounds.variants(lambda variant: peer(name, variant), **choices)
-
-    def both(made: dict[str, list[str]]) -> dict[str, list[str]]:
-        """Adds each variant without oneDNN."""
-        off = {f"{words}, oneDNN off": [*_WITHOUT, *each] for words, each in made.items()}
-        return made if quick else made | off
 
     here = [sys.executable, "-m"]
     bare = [*here, "benchmarks.real.bare", spec.name, precision]
-    engine = {"default": [*here, "benchmarks.real.engine_loop", spec.name, precision]}
-    usual = {"steps_per_execution": 1, "jit": "auto", "input": "dataset"}
-    jit = (not convolutional,) if quick else (False, True)
-    layouts = {"channels_last": (convolutional,)}
-    if not quick and spec.image:
-        layouts["channels_last"] = (False, True)
-    graph = {"graph": bare} if not quick or convolutional else {}
-    compiled = {"XLA": [*bare, "jit"]} if not quick or not convolutional else {}
+    by_hand = {"graph": bare, "XLA": [*bare, "jit"]}
+    usual = {"steps_per_execution": 8, "jit": not convolutional, "input": "dataset"}
+    keras = variants(
+        "keras", usual, steps_per_execution=(1, 8, 32), jit=(False, True), input=("dataset",)
+    )
+    torch = variants(
+        "torch",
+        {"compile": compiles, "channels_last": convolutional},
+        compile=(False, True),
+        channels_last=(False, True) if spec.image else (False,),
+    )
+    if quick:
+        name = "XLA" if compiles else "graph"
+        by_hand = {name: by_hand[name]}
+    else:
+        by_hand["graph, oneDNN off"] = [*_WITHOUT, *bare]
+        keras |= {f"{words}, oneDNN off": [*_WITHOUT, *each] for words, each in keras.items()}
+    default = peer("keras", {"steps_per_execution": 1, "jit": "auto", "input": "dataset"})
     return [
-        Contender(ENGINE, engine),
-        Contender("bare loop", both(graph) | compiled),
-        Contender("Keras fit, default", {"": peer("keras", usual)}),
-        Contender(
-            "Keras fit, tuned",
-            both(
-                variants(
-                    "keras",
-                    steps_per_execution=(8,) if quick else (1, 8, 32),
-                    jit=jit,
-                    input=("dataset",),
-                )
-            ),
-        ),
-        Contender("PyTorch", variants("torch", compile=(False, True), **layouts)),
-        Contender("JAX and Optax", variants("jax", scan=(0, 10))),
+        Contender(ENGINE, {"default": [*here, "benchmarks.real.engine_loop", *bare[3:]]}),
+        Contender("bare loop", by_hand),
+        Contender("Keras fit, default", {"": default}),
+        Contender("Keras fit, tuned", keras),
+        Contender("PyTorch", torch),
+        Contender("JAX and Optax", variants("jax", {"scan": 0}, scan=(0, 10))),
     ]
 
 
