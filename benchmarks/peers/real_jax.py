@@ -50,8 +50,7 @@ def _convolutional(spec: Spec, w: Weights, x: jax.Array) -> jax.Array:
             x = jax.nn.relu(_normed(spec, w, f"{place}", x, 1))
             if place % 2:
                 window = (1, 2, 2, 1)
-                low = jnp.array(-jnp.inf, x.dtype)
-                x = jax.lax.reduce_window(x, low, jax.lax.max, window, window, "VALID")
+                x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, window, "VALID")
         return _dense(w, "head", x.reshape(len(x), -1))
     x = jax.nn.relu(_normed(spec, w, "stem", x, 1))
     for stage in range(3):
