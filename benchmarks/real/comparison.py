@@ -247,7 +247,7 @@ def figures(entry: dict[str, Any]) -> dict[str, dict[str, Any]]:
             "lowest": min(medians),
             "highest": max(medians),
             "peak_mb": float(np.median([each["peak_mb"] for each in every])),
-            "as": every[0]["as"],
+            "as": every[0]["as"] + (f", jit {every[0]['jit']}" if "jit" in every[0] else ""),
             "starts": len(every),
         }
     return found

@@ -79,7 +79,7 @@ def main() -> None:
         def final() -> dict[str, Any]:
             if set(parts.traces.values()) != {1}:
                 raise RuntimeError(f"traced again: {parts.traces}")
-            return {**final_of(float("nan")), "jit": parts.jit}
+            return {**final_of(None), "jit": parts.jit}
 
         serve(take, {"tapeline": engine.__version__, "tensorflow": tf.__version__}, final)
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 
-def final_of(loss: float) -> dict[str, Any]:
-    """Returns the last loss, and the peak of the resident memory of this process in MiB."""
+def final_of(loss: float | None) -> dict[str, Any]:
+    """Returns the last loss, if it is known, and the peak of the resident memory of this process in MiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {"loss": loss, "peak_mb": peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)}
 
