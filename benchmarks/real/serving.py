@@ -10,7 +10,7 @@ from typing import Any
 
 
 def final_of(loss: float | None) -> dict[str, Any]:
-    """Returns the last loss, if it is known, and the peak of the resident memory of this process in MiB."""
+    """Returns the last loss, or None, and the peak resident memory of this process in MiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {"loss": loss, "peak_mb": peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)}
 
