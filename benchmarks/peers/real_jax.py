@@ -68,7 +68,9 @@ def _convolutional(spec: Spec, w: Weights, x: jax.Array) -> jax.Array:
 def _normed(spec: Spec, w: Weights, name: str, x: jax.Array, stride: int) -> jax.Array:
     layout = ("NHWC", "HWIO", "NHWC")
     kernel = w[f"{name}/kernel"].astype(x.dtype)
-    x = jax.lax.conv_general_dilated(x, kernel, (stride,) * 2, "SAME", dimension_numbers=layout)
+    x = jax.lax.conv_general_dilated(
+        x, kernel, (stride,) * 2, ((1, 1), (1, 1)), dimension_numbers=layout
+    )
     return _normalized(spec, w, name, x, (0, 1, 2))
 
 

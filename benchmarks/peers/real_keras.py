@@ -76,7 +76,10 @@ def model_of(spec: Spec) -> keras.Model:
 
 
 def _normed(spec: Spec, x: Any, filters: int, stride: int = 1) -> Any:
-    x = layers.Conv2D(filters, 3, stride, padding="same", use_bias=False)(x)
+    if stride > 1:  # on both sides, where "same" would pad at the end only
+        x = layers.ZeroPadding2D(1)(x)
+    padding = "valid" if stride > 1 else "same"
+    x = layers.Conv2D(filters, 3, stride, padding=padding, use_bias=False)(x)
     return layers.BatchNormalization(momentum=spec.momentum, epsilon=spec.epsilon)(x)
 
 

@@ -1,8 +1,8 @@
 """Source, task and networks of W5 to W8 as a user's file for `--load`, of Tapeline's layers.
 
-The built-in networks of the same sizes are to replace the networks here (`--model=resnet`, `vit`,
-`transformer`; see `benchmarks.real.specs.options`), with the layers that they need: `Shortcut`,
-`ClassToken`, `FirstToken` and `TiedLogits`. The built-in crop is to replace `padded_crop`.
+With `benchmarks.real.specs.BUILT_IN`, the built-in networks and the built-in crop replace those of
+W6 to W8, and only the tests, which need smaller ones, use `real_resnet`, `real_transformer`,
+`real_vit`, their layers and `padded_crop`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import tensorflow as tf
 import tapeline as tl
 from benchmarks.real import arrays
 from benchmarks.real.augmentation import cropped
+from benchmarks.real.networks import padding_of
 from benchmarks.real.specs import SPECS
 from tapeline import models
 
@@ -135,9 +136,7 @@ def real_vit(
 
 
 def _normed(filters: int, stride: int = 1, **settings: float) -> list[models.Layer]:
-    convolution = models.Convolution(
-        filters, 3, stride, "SAME", use_bias=False, kernel_initializer="he_normal"
-    )
+    convolution = Padded(filters, 3, stride, "SAME", use_bias=False, kernel_initializer="he_normal")
     return [convolution, models.BatchNorm(**settings)]
 
 
@@ -147,6 +146,15 @@ def _block(units: int, heads: int, causal: bool, epsilon: float) -> list[models.
         models.Residual(models.LayerNorm(epsilon), models.Attention(heads, causal=causal)),
         models.Residual(models.LayerNorm(epsilon), *dense),
     ]
+
+
+class Padded(models.Convolution):
+    """A 3x3 convolution that is padded by a row and a column on each side."""
+
+    def convolve(self, x: tf.Tensor, context: models.ForwardContext) -> tf.Tensor:
+        """Returns the convolution without bias and activation."""
+        kernel = tf.cast(self.kernel, context.dtype)
+        return tf.nn.conv2d(x, kernel, self.stride, padding_of(self.stride))
 
 
 class Shortcut(models.Layer):

@@ -1,7 +1,6 @@
 """Reads and assigns the weights of the engine's networks by the names of the benchmarks.
 
-The order is that of `benchmarks.real.arrays.shapes`. To be adapted when built-in networks replace
-those of benchmarks/real/engine_networks.py.
+The order is that of `benchmarks.real.arrays.shapes`.
 """
 
 from __future__ import annotations
@@ -12,24 +11,26 @@ import tensorflow as tf
 from tapeline import models
 
 
-def weights_of(model: models.Sequential) -> list[tuple[tf.Variable | None, ...]]:
+def weights_of(model: models.Sequential) -> list[tuple[tf.Variable, ...]]:
     """Returns the trainable weights of a network in the order of `benchmarks.real.arrays.shapes`.
 
-    Each is a tuple of the variables that make it up, side by side on the last axis.
+    Each is a tuple of the variables that make it up, side by side on the last axis. Biases of keys,
+    which change nothing, are left out.
     """
     return [each for layer in model.layers for each in _of_layer(layer)]
 
 
 def _of_layer(layer: models.Layer) -> list[tuple[tf.Variable, ...]]:
-    if isinstance(layer, models.Residual):
-        return [each for nested in layer.branch for each in _of_layer(nested)]
+    if hasattr(layer, "parts"):  # residual, or block of a transformer
+        nested = [each for part in layer.parts for each in part.layers]
+        return [each for inner in nested for each in _of_layer(inner)]
     if isinstance(layer, models.Attention):
-        inner = layer.query, layer.key, layer.value
-        kernels = tuple(each.kernel for each in inner)
+        kernels = layer.query.kernel, layer.key.kernel, layer.value.kernel
         biases = [(layer.query.bias,), (layer.value.bias,)]
         return [kernels, *biases, *_of_layer(layer.output)]
     names = ("kernel", "bias", "scale", "offset", "table", "token")
-    return [(getattr(layer, name),) for name in names if hasattr(layer, name)]
+    found = [getattr(layer, name, None) for name in names]
+    return [(each,) for each in found if isinstance(each, tf.Variable)]
 
 
 def assign(model: models.Sequential, values: dict[str, np.ndarray]) -> None:

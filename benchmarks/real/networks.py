@@ -87,6 +87,14 @@ def vit(
     return tf.cast(_dense(weights, "head", x), tf.float32), {}
 
 
+def padding_of(stride: int) -> str | list[list[int]]:
+    """Returns the padding of a 3x3 convolution by a row and a column on each side.
+
+    With a stride of 2, "SAME" would pad an image of even sides at the end only.
+    """
+    return "SAME" if stride == 1 else [[0, 0], [1, 1], [1, 1], [0, 0]]
+
+
 NETWORKS: dict[str, Network] = {
     "plain": plain,
     "resnet": resnet,
@@ -138,8 +146,7 @@ def _normed(
     spec: Spec, weights: Weights, name: str, x: tf.Tensor, stride: int, statistics: Statistics
 ) -> tf.Tensor:
     kernel = tf.cast(weights[f"{name}/kernel"], x.dtype)
-    # TensorFlow's padding "SAME" of an even image with a stride of 2 is all at the end.
-    x = tf.nn.conv2d(x, kernel, stride, "SAME")
+    x = tf.nn.conv2d(x, kernel, stride, padding_of(stride))
     scale, offset = weights[f"{name}/scale"], weights[f"{name}/offset"]
     x, *statistics[name] = kernels.batch_norm(x, scale, offset, spec.epsilon)
     return x

@@ -119,7 +119,8 @@ class Stock:
         return tf.nn.batch_normalization(x, mean, variance, offset, scale, self._spec.epsilon)
 
     def _normed(self, name: str, x: tf.Tensor, stride: int) -> tf.Tensor:
-        x = tf.nn.conv2d(x, self.weights[f"{name}/kernel"], stride, "SAME")
+        x = tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])
+        x = tf.nn.conv2d(x, self.weights[f"{name}/kernel"], stride, "VALID")
         mean, variance = tf.nn.moments(x, [0, 1, 2])
         scale, offset = self.weights[f"{name}/scale"], self.weights[f"{name}/offset"]
         return tf.nn.batch_normalization(x, mean, variance, offset, scale, self._spec.epsilon)
