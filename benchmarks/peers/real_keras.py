@@ -164,15 +164,19 @@ def optimizer_of(spec: Spec, model: keras.Model) -> keras.optimizers.Optimizer:
 
 def dataset_of(spec: Spec, inputs: np.ndarray, targets: np.ndarray) -> tf.data.Dataset:
     """Returns the batches of an epoch, shuffled and augmented."""
-    found = tf.data.Dataset.from_tensor_slices((inputs, targets)).cache().shuffle(10_000)
-    found = found.batch(spec.batch, drop_remainder=True)
-    if spec.augment:
+    inputs, targets = tf.constant(inputs), tf.constant(targets)
 
-        def augmented(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def batch_of(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        images = tf.gather(inputs, rows)
+        if spec.augment:
             numbers = tf.random.uniform([spec.batch, 3])
-            return cropped(images, numbers[:, :2], numbers[:, 2:] >= 0.5), labels
+            images = cropped(images, numbers[:, :2], numbers[:, 2:] >= 0.5)
+        return images, tf.gather(targets, rows)
 
-        found = found.map(augmented, num_parallel_calls=tf.data.AUTOTUNE)
+    # Numbers are shuffled, and not examples, and batches are gathered at once.
+    found = tf.data.Dataset.range(spec.examples).shuffle(spec.examples)
+    found = found.batch(spec.batch, drop_remainder=True)
+    found = found.map(batch_of, num_parallel_calls=tf.data.AUTOTUNE)
     return found.prefetch(tf.data.AUTOTUNE)
 
 
