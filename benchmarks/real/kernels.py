@@ -93,7 +93,7 @@ def embedded(table: tf.Tensor, ids: tf.Tensor) -> tuple[tf.Tensor, Callable]:
     return tf.gather(table, ids), gradient
 
 
-def attention(x: tf.Tensor, tokens: int, heads: int, causal: bool) -> tf.Tensor:
+def attention(x: tf.Tensor, tokens: int, heads: int, causal: bool, apart: bool) -> tf.Tensor:
     """Returns softmax(query @ key / sqrt(units of a head)) @ value of each head.
 
     Args:
@@ -101,13 +101,19 @@ def attention(x: tf.Tensor, tokens: int, heads: int, causal: bool) -> tf.Tensor:
       tokens: tokens of a row.
       heads: heads, which divide the units.
       causal: whether a token sees only itself and earlier ones.
+      apart: whether query, key and value are transposed one by one; small ones are faster so.
 
     Returns:
       [rows * tokens, units] in the dtype of `x`; the softmax is in float32.
     """
     size = x.shape[1] // 3 // heads
-    split = tf.transpose(tf.reshape(x, [-1, tokens, 3, heads, size]), [2, 0, 3, 1, 4])
-    query, key, value = tf.unstack(split)
+    if apart:
+        shape, axes = [-1, tokens, heads, size], [0, 2, 1, 3]
+        parts = (tf.transpose(tf.reshape(part, shape), axes) for part in tf.split(x, 3, 1))
+    else:
+        split = tf.transpose(tf.reshape(x, [-1, tokens, 3, heads, size]), [2, 0, 3, 1, 4])
+        parts = tf.unstack(split)
+    query, key, value = parts
     scores = tf.matmul(query * tf.cast(1 / math.sqrt(size), x.dtype), key, transpose_b=True)
     scores = tf.cast(scores, tf.float32)
     if causal:
