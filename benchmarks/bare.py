@@ -45,8 +45,11 @@ def update_adam(
     weights: Sequence[tf.Variable],
     means: Sequence[tf.Variable],
     squares: Sequence[tf.Variable],
+    rate: float = RATE,
+    beta_2: float = BETA_2,
+    epsilon: float = EPSILON,
 ) -> None:
-    """Updates weights in place by Adam (Kingma and Ba, 2015) at the rate `RATE`.
+    """Updates weights in place by Adam (Kingma and Ba, 2015).
 
     Args:
       step: number of earlier updates, an integer [].
@@ -54,12 +57,16 @@ def update_adam(
       weights: float32 variables.
       means: moving mean of the gradient of each weight.
       squares: moving mean of the squared gradient of each weight.
+      rate: learning rate.
+      beta_2: decay of the moving mean of the squared gradient.
+      epsilon: number that is added to the root of that mean.
     """
+    beta_2 = float(np.float32(beta_2))
     turn = tf.cast(step + 1, tf.float64)
-    correction = tf.sqrt(1 - tf.constant(BETA_2, tf.float64) ** turn)
+    correction = tf.sqrt(1 - tf.constant(beta_2, tf.float64) ** turn)
     correction /= 1 - tf.constant(BETA_1, tf.float64) ** turn
     # As in the engine: the schedule is computed in float64, the kernel takes float32.
-    rate = tf.cast(RATE * correction, tf.float32)
+    corrected = tf.cast(rate * correction, tf.float32)
     for gradient, weight, mean, square in zip(gradients, weights, means, squares, strict=True):
         tf.raw_ops.ResourceApplyAdam(
             var=weight.handle,
@@ -67,10 +74,10 @@ def update_adam(
             v=square.handle,
             beta1_power=0.0,
             beta2_power=0.0,
-            lr=rate,
+            lr=corrected,
             beta1=BETA_1,
-            beta2=BETA_2,
-            epsilon=EPSILON,
+            beta2=beta_2,
+            epsilon=epsilon,
             grad=gradient,
         )
 

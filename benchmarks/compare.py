@@ -4,6 +4,12 @@
     python -m benchmarks.data DATA_DIR .benchmarks/mnist.npz
     python -m benchmarks.compare --data_dir=DATA_DIR
 
+    python -m benchmarks.compare --workloads=W5,W6,W7,W8 --precisions=float32,bfloat16 --starts=3
+
+The last command measures the networks that people train, which need no data: see
+benchmarks/real/comparison.py. It writes REAL.md; with `--readme` also the README's table, and with
+`--starts=0` only these, from what was measured.
+
 The method is described in benchmarks/rounds.py. Afterwards Tapeline is compared with only the bare
 loop, over several starts of both, for a more precise ratio. The comparison takes 90 minutes.
 Workloads that are not selected keep their previous table. Run nothing else at the same time.
@@ -21,6 +27,8 @@ from typing import Any
 
 from benchmarks import rounds
 from benchmarks.environments import python_of
+from benchmarks.real import comparison
+from benchmarks.real.specs import PRECISIONS, SPECS
 from benchmarks.rounds import HERE, Answering, Contender
 from benchmarks.workloads import WORKLOADS, Workload
 
@@ -140,14 +148,30 @@ def same_bits(pair: list[Contender], errors: Any) -> bool:
 
 def main() -> int:
     """Runs the benchmark, writes results.json and RESULTS.md, and returns 0."""
-    parser = rounds.parser("compare", __doc__)
+    parser = rounds.parser("compare", __doc__, needs_data=False)
     parser.add_argument("--workloads", default=",".join(WORKLOADS))
+    parser.add_argument("--precisions", default=",".join(PRECISIONS), help="of W5 to W8")
+    parser.add_argument("--starts", type=int, default=3, help="of every process, of W5 to W8")
+    parser.add_argument("--readme", action="store_true", help="the README's table of W5 to W8")
     args = parser.parse_args()
+    names = [name for name in args.workloads.split(",") if name]
+    if unknown := sorted(set(names) - {*WORKLOADS, *SPECS}):
+        parser.error(f"--workloads: {', '.join(unknown)}: give {', '.join((*WORKLOADS, *SPECS))}")
+    if real := [name for name in names if name in SPECS]:
+        with tempfile.TemporaryFile() as errors:
+            comparison.run(args, real, errors)
+    if args.readme:
+        comparison.write_readme(HERE.parent / "README.md", comparison.begun(args))
+    names = [name for name in names if name in WORKLOADS]
+    if not names:
+        return 0
+    if not args.data_dir:
+        parser.error("--data_dir is needed for W1 to W4")
     results = rounds.begun("compare", "results.json", args, "rounds", "seconds")
     raw = args.out / results["raw"]
     before = json.loads(raw.read_text())["workloads"] if raw.exists() else {}
     with tempfile.TemporaryFile() as errors:
-        for name in args.workloads.split(","):
+        for name in names:
             found = compared(WORKLOADS[name], args, errors)
             before[name] = found
             results["workloads"] = {each: before[each] for each in WORKLOADS if each in before}

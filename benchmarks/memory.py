@@ -21,6 +21,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from benchmarks.real.specs import SPECS, Spec, options
+
 _MIB = 1 << 20
 _OWN = "--load=benchmarks/networks.py"
 _TEXT = (
@@ -33,12 +35,21 @@ _TEXT = (
     "--global_batch_size=32",
     "--validation_split=0",
 )
+
+
+def _real(spec: Spec) -> tuple[str, ...]:
+    """Returns the options of W5 to W8."""
+    data = "--dataset=real_examples", f"--dataset.workload={spec.name}"
+    few = f"--dataset.examples={8 * spec.batch}", "--validation_split=0"
+    return *data, *few, *options(spec, "float32")
+
+
 NETWORKS = {
     "W1": ("--dataset=mnist", "--model=seed_003", "--global_batch_size=128"),
     "ResNet-18": ("--dataset=cifar10", _OWN, "--model=resnet_18", "--global_batch_size=64"),
     "transformer": _TEXT,
     "transformer, XLA": (*_TEXT, "--jit=loop"),
-}
+} | {spec.name: _real(spec) for spec in SPECS.values()}
 
 
 def measured(options: list[str]) -> dict[str, Any]:

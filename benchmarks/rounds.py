@@ -38,6 +38,11 @@ _FINALISTS, _FINALS = 3, 5  # variants that are measured in turn, and how often
 _PAUSE = 0.5  # seconds until the idle threads of the previous process stop spinning
 
 
+def environment() -> dict[str, str]:
+    """Returns the environment of a contender's process, which finds the modules of benchmarks/."""
+    return os.environ | {"PYTHONPATH": f"{HERE.parent}:{HERE}"}
+
+
 class Contender(NamedTuple):
     """An implementation whose speed is measured.
 
@@ -66,7 +71,6 @@ class Answering:
     """
 
     def __init__(self, command: list[str], errors: Any) -> None:
-        environment = os.environ | {"PYTHONPATH": f"{HERE.parent}:{HERE}"}
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -74,7 +78,7 @@ class Answering:
             stderr=errors,
             text=True,
             cwd=HERE.parent,
-            env=environment,
+            env=environment(),
         )
         self.facts = self._answer()
         self.steps = 1
@@ -288,16 +292,17 @@ def heading(title: str, results: dict[str, Any]) -> list[str]:
     ]
 
 
-def parser(module: str, doc: str | None) -> argparse.ArgumentParser:
+def parser(module: str, doc: str | None, needs_data: bool = True) -> argparse.ArgumentParser:
     """Returns a parser with the options common to all comparisons.
 
     Args:
       module: name of the benchmark's module.
       doc: description of the command, printed as it is by `--help`.
+      needs_data: whether `--data_dir` is required.
     """
     made = argparse.ArgumentParser(prog=f"python -m benchmarks.{module}", description=doc)
     made.formatter_class = argparse.RawDescriptionHelpFormatter
-    made.add_argument("--data_dir", required=True, help="where MNIST is prepared")
+    made.add_argument("--data_dir", required=needs_data, help="where MNIST is prepared")
     made.add_argument("--place", type=Path, default=Path(".benchmarks"), help="environments, data")
     made.add_argument("--rounds", type=int, default=9)
     made.add_argument("--seconds", type=float, default=SECONDS, help="of a block")
