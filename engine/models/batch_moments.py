@@ -21,9 +21,7 @@ from engine.models.channel_passes import Rows, normalize_by_moments
 _FAR = 16.0
 
 
-def moments(
-    x: tf.Tensor, rows: Rows, epsilon: float, kernels: bool
-) -> tuple[tf.Tensor, tf.Tensor]:
+def moments(x: tf.Tensor, rows: Rows, epsilon: float, kernels: bool) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the mean and the biased variance of the valid rows, float32 [channels].
 
     Without a valid row, both are 0. Computes no gradient: see `moments_gradient`.

@@ -6,9 +6,7 @@ import tensorflow as tf
 
 from engine.models.base import ForwardContext, Initializer, Layer, Shape, StatisticUpdate
 from engine.models.batch_normalization import batch_normalized, normalized
-from engine.models.channel_passes import uses_kernels, valid_rows
-
-_DTYPES = (tf.float32, tf.bfloat16, tf.float16)  # others are cast to float32
+from engine.models.channel_passes import NORMALIZED_DTYPES, uses_kernels, valid_rows
 
 
 class BatchNorm(Layer):
@@ -52,7 +50,7 @@ class BatchNorm(Layer):
         Statistics are float32, and so are sums over activations. In training, appends the proposed
         moving mean and moving variance to `context.updates`.
         """
-        if x.dtype not in _DTYPES:
+        if x.dtype not in NORMALIZED_DTYPES:
             x = tf.cast(x, tf.float32)
         parameters = tf.convert_to_tensor(self.scale), tf.convert_to_tensor(self.offset)
         if context.training:

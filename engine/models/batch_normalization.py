@@ -61,7 +61,7 @@ def normalized(
     """Returns `channel_passes.normalize` of the arguments, with a gradient for each tensor."""
 
     @tf.custom_gradient
-    def function(x, mean, variance, scale, offset):  # type: ignore[no-untyped-def]
+    def function(x, mean, variance, scale, offset):
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
             of_x, of_scale, of_offset = passes.normalize_gradient(
                 upstream, x, mean, variance, scale, epsilon, kernels
@@ -82,7 +82,7 @@ def _moments(
     """Returns the `moments` of this replica, with a gradient."""
 
     @tf.custom_gradient
-    def function(x):  # type: ignore[no-untyped-def]
+    def function(x):
         mean, variance = moments(x, rows, epsilon, kernels)
 
         def gradient(of_mean: tf.Tensor, of_variance: tf.Tensor) -> tf.Tensor:
@@ -116,7 +116,7 @@ def _on_one_replica(
     """Returns the results of `batch_normalized` if no other replica shares the micro-batch."""
 
     @tf.custom_gradient
-    def function(x, scale, offset):  # type: ignore[no-untyped-def]
+    def function(x, scale, offset):
         def by_moments() -> tuple[tf.Tensor, ...]:
             mean, variance = moments(x, rows, epsilon, kernels=True)
             y = passes.normalize(x, mean, variance, scale, offset, epsilon, kernels=True)

@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+NORMALIZED_DTYPES = (tf.float32, tf.bfloat16, tf.float16)  # of activations; cast others to float32
+
 
 class Rows(NamedTuple):
     """The valid rows of a micro-batch."""
@@ -84,9 +86,9 @@ def normalize(
 def normalize_by_moments(
     x: tf.Tensor, rows: Rows, scale: tf.Tensor, offset: tf.Tensor, epsilon: float
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns `normalize` by mean and variance of `x`, and these, by one kernel; all rows are valid.
+    """Returns `normalize` by mean and variance of `x`, and these, by one kernel.
 
-    The variance is the biased one.
+    All rows are valid; the variance is the biased one.
     """
     result = tf.raw_ops.FusedBatchNormV3(
         x=_of_rank_4(x),
