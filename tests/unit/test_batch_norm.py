@@ -220,10 +220,9 @@ def test_images_of_large_mean_train(replicas):
         norm = models.BatchNorm(momentum=0.5)
         return [models.Convolution(4), norm, models.Flatten(), models.Dense(3)]
 
-    run = training(images, labels, network=network, replicas=replicas, batch=16)
-    first = run.take(1).evaluate(images, labels, 32)["loss"]
-    last = run.take(30).evaluate(images, labels, 32)["loss"]
-    assert last < 0.5 * first
+    run = training(images, labels, network=network, replicas=replicas, batch=16).take(40)
+    logits = run.state.model(tf.constant(images), ForwardContext(training=True))
+    assert np.mean(np.argmax(logits, 1) == labels) > 0.9
 
 
 def operations(replicas: int, shards: int, jit: str = "off") -> set[str]:
