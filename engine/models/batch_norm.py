@@ -5,8 +5,8 @@ from __future__ import annotations
 import tensorflow as tf
 
 from engine.models.base import ForwardContext, Initializer, Layer, Shape, StatisticUpdate
-from engine.models.batch_normalization import batch_normalized, normalized
-from engine.models.channel_passes import NORMALIZED_DTYPES, uses_kernels, valid_rows
+from engine.models.batch_normalization import batch_normalized
+from engine.models.channel_passes import NORMALIZED_DTYPES, normalize, uses_kernels, valid_rows
 
 
 class BatchNorm(Layer):
@@ -59,7 +59,9 @@ class BatchNorm(Layer):
             self._propose(mean, variance, rows.count, context)
         else:
             moments = tf.identity(self.moving_mean), tf.identity(self.moving_variance)
-            y = normalized(x, *moments, *parameters, self.epsilon, uses_kernels(context.compiled))
+            # An exported model may run on a GPU, whose kernel takes no smaller epsilon.
+            kernels = uses_kernels(context.compiled) and self.epsilon > 1.001e-5
+            y = normalize(x, *moments, *parameters, self.epsilon, kernels)
         return tf.cast(y, context.dtype)
 
     def _propose(

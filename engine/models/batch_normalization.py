@@ -46,10 +46,10 @@ def batch_normalized(
     mean, variance = _moments(x, rows, epsilon, kernels)
     if not context.is_alone:
         mean, variance = _of_all_replicas(mean, variance, rows.count, context)
-    return normalized(x, mean, variance, scale, offset, epsilon, kernels), mean, variance
+    return _normalized(x, mean, variance, scale, offset, epsilon, kernels), mean, variance
 
 
-def normalized(
+def _normalized(
     x: tf.Tensor,
     mean: tf.Tensor,
     variance: tf.Tensor,
