@@ -132,7 +132,7 @@ def cases(draw):
     return shape, mask, dtype, mean, replicas, compiled, alone, draw(st.integers(0, 99))
 
 
-@hypothesis.settings(max_examples=20)
+@hypothesis.settings(max_examples=12)
 @hypothesis.given(cases())
 def test_matches_float64(case):
     """Each way to compute the layer gives the outputs, moments and gradients of the formulas."""
