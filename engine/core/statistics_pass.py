@@ -19,7 +19,7 @@ from engine.core.accumulation import Accumulation
 from engine.core.statistics import weighted_sums, zeros
 from engine.core.step import preprocessed
 from engine.core.steps_per_loop import StepsPerLoop, stopwatch
-from engine.distributed.reduction import Tensors, reductions
+from engine.distributed.reduction import Tensors, of_micro_batch, reductions
 from engine.models import properties
 from engine.models.base import ForwardContext
 from engine.models.stateless_random import StatelessRNG
@@ -172,7 +172,7 @@ class StatisticsPass:
             mask=batch.mask,
             noise=StatelessRNG(self.seed, step, batch.row),  # L3
             dtype=self.dtype,
-            all_reduce=self._synchronise,
+            all_reduce=of_micro_batch(self._synchronise),
         )
         self.task(self.model, batch, forward)
         moved = {id(each.variable) for each in forward.updates if each.batch is None}

@@ -16,7 +16,7 @@ from engine.core import metrics
 from engine.core.collected import Rows, collected_rows
 from engine.core.conditional import conditional_update, selected_update
 from engine.core.statistics import weighted_sums
-from engine.distributed.reduction import Reduction, Tensors, all_reduce
+from engine.distributed.reduction import Reduction, Tensors, all_reduce, of_micro_batch
 from engine.models import properties
 from engine.models.base import ForwardContext
 from engine.models.stateless_random import StatelessRNG
@@ -108,7 +108,8 @@ class Step:
             mask=batch.mask,
             noise=StatelessRNG(self.seed, context.step, batch.row, compiled=self.compiled),
             dtype=self.dtype,
-            all_reduce=self.synchronise,
+            all_reduce=of_micro_batch(self.synchronise),
+            compiled=self.compiled,
         )
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self._weights)

@@ -28,6 +28,16 @@ def all_reduce(tensors: Sequence[tf.Tensor]) -> Tensors:
     return _for_each_dtype(reduce, tensors)
 
 
+def of_micro_batch(reduction: Reduction) -> Reduction:
+    """Returns `list`, the identity, if there is a single replica, otherwise `reduction`.
+
+    Called in replica context. The forward pass computes batch norm in fewer passes if no other
+    replica shares its micro-batch, which it knows by `list`.
+    """
+    single = tf.distribute.get_replica_context().num_replicas_in_sync == 1
+    return list if single else reduction
+
+
 def tree_reduce(tensors: Sequence[tf.Tensor]) -> Tensors:
     """Returns the sum of each tensor over the replicas, added in a binary tree.
 

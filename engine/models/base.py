@@ -52,20 +52,28 @@ class ForwardContext:
       noise: random number generator of dropout; required to train a network with dropout.
       dtype: compute dtype of the layers. Weights stay float32 and are cast where they are used.
       all_reduce: differentiable function that sums each tensor over the replicas that share a
-        micro-batch, for batch norm; by default, the identity.
+        micro-batch, for batch norm; by default `list`, which returns the tensors themselves,
+        because no other replica shares it.
       updates: proposed values of non-trainable variables, in the order of the layers.
       penalties: losses that depend only on the weights, such as weight regularization, float32 []
         each; training and evaluation add their sum to the loss of each row, so the mean loss
         contains the sum once.
+      compiled: whether XLA compiles the forward pass; it selects operations that XLA compiles well.
     """
 
     training: bool = False
     mask: tf.Tensor | None = None
     noise: StatelessRNG | None = None
     dtype: tf.DType = tf.float32
-    all_reduce: Callable[[list[tf.Tensor]], list[tf.Tensor]] = lambda tensors: tensors
+    all_reduce: Callable[[list[tf.Tensor]], list[tf.Tensor]] = list
     updates: list[StatisticUpdate] = field(default_factory=list)
     penalties: list[tf.Tensor] = field(default_factory=list)
+    compiled: bool = False
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether no other replica shares the micro-batch, so that `all_reduce` is the identity."""
+        return self.all_reduce is list
 
     def seed(self, name: str) -> tf.Tensor:
         """Returns a seed for `tf.random.stateless_*` operations, int32 [2].

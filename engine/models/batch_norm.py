@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import tensorflow as tf
 
 from engine.models.base import ForwardContext, Initializer, Layer, Shape, StatisticUpdate
+from engine.models.batch_normalization import batch_normalized
+from engine.models.channel_passes import NORMALIZED_DTYPES, normalize, uses_kernels, valid_rows
 
 
 class BatchNorm(Layer):
@@ -45,47 +45,35 @@ class BatchNorm(Layer):
         return input_shape
 
     def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
-        """Normalizes `x`, [rows, ..., channels], in float32; returns the result in `context.dtype`.
+        """Normalizes `x`, [rows, ..., channels]; returns the result in `context.dtype`.
 
-        In training, appends the proposed moving mean and moving variance to `context.updates`.
+        Statistics are float32, and so are sums over activations. In training, appends the proposed
+        moving mean and moving variance to `context.updates`.
         """
-        x = tf.cast(x, tf.float32)  # Squares overflow float16; sums are inexact in bfloat16.
+        if x.dtype not in NORMALIZED_DTYPES:
+            x = tf.cast(x, tf.float32)
+        parameters = tf.convert_to_tensor(self.scale), tf.convert_to_tensor(self.offset)
         if context.training:
-            mean, variance = self._moments(x, context)
+            rows = valid_rows(x, context.mask)
+            y, mean, variance = batch_normalized(x, *parameters, rows, self.epsilon, context)
+            self._propose(mean, variance, rows.count, context)
         else:
-            mean, variance = tf.identity(self.moving_mean), tf.identity(self.moving_variance)
-        scale = self.scale * tf.math.rsqrt(variance + self.epsilon)
-        return tf.cast(x * scale + (self.offset - mean * scale), context.dtype)
+            moments = tf.identity(self.moving_mean), tf.identity(self.moving_variance)
+            # An exported model may run on a GPU, whose kernel takes no smaller epsilon.
+            kernels = uses_kernels(context.compiled) and self.epsilon > 1.001e-5
+            y = normalize(x, *moments, *parameters, self.epsilon, kernels)
+        return tf.cast(y, context.dtype)
 
-    def _moments(self, x: tf.Tensor, context: ForwardContext) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the mean and the biased variance of the valid rows of all replicas.
+    def _propose(
+        self, mean: tf.Tensor, variance: tf.Tensor, local_count: tf.Tensor, context: ForwardContext
+    ) -> None:
+        """Appends the proposed moving averages to `context.updates`.
 
-        Both are float32 [channels]; `context.all_reduce` sums over the replicas. Appends the
-        proposed moving averages to `context.updates`. Their weight is the number of valid elements
-        per channel on this replica.
+        Their weight is the number of valid elements per channel on this replica.
         """
-        axes = list(range(x.shape.rank - 1))
-        # The inputs are shifted by the moving mean before they are squared. Once it is close to the
-        # mean of the batch, the variance is not a small difference of large numbers.
-        shift = tf.identity(self.moving_mean)
-        centred = x - shift
-        if context.mask is None:
-            valid, rows = centred, tf.cast(tf.shape(x)[0], tf.float32)
-        else:
-            valid = centred * tf.reshape(context.mask, [-1] + [1] * (x.shape.rank - 1))
-            rows = tf.reduce_sum(context.mask)
-        local_count = rows * math.prod(x.shape[1:-1])
-        sums, squares, count = context.all_reduce(
-            [tf.reduce_sum(valid, axes), tf.reduce_sum(valid * centred, axes), local_count]
-        )
-        offset = sums / tf.maximum(count, 1.0)
-        mean = shift + offset
-        # Rounding can make a variance close to 0 negative.
-        variance = tf.maximum(squares / tf.maximum(count, 1.0) - tf.square(offset), 0.0)
         rate = 1 - self.momentum
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
             constant = tf.stop_gradient(batch)
             proposed = moving + rate * (constant - moving)
             # The weight, the number of valid elements per channel, is 0 for padding only.
             context.updates.append(StatisticUpdate(moving, proposed, local_count, constant))
-        return mean, variance

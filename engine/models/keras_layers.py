@@ -17,6 +17,8 @@ import keras
 import tensorflow as tf
 
 from engine.models.base import ForwardContext
+from engine.models.batch_normalization import batch_normalized
+from engine.models.channel_passes import NORMALIZED_DTYPES, Rows
 from engine.models.stateless_random import MAX_DROPOUT_RATE, StatelessRNG
 
 
@@ -298,11 +300,44 @@ def _normalized(forward: Forward, layer: Any, inputs: Any, mask: Any) -> Any:
     their weights, the number of valid elements per channel on this replica, to `forward.weights`,
     and the mean and the variance to `forward.batches`.
     """
-    moving_mean, _, scale, offset = _parameters(layer)
+    weights, local_count = _weights(forward, layer, inputs, mask)
+    _, _, scale, offset = _parameters(layer)
+    of_rows = mask is None and forward.repeats(inputs) is not None
+    if of_rows and layer.axis % inputs.shape.rank == inputs.shape.rank - 1:
+        channels = inputs.shape[-1:]
+        valid = None if forward.context.mask is None else tf.reshape(weights, [-1])
+        y, mean, variance = batch_normalized(
+            inputs if inputs.dtype in NORMALIZED_DTYPES else tf.cast(inputs, tf.float32),
+            tf.ones(channels) if scale is None else scale,
+            tf.zeros(channels) if offset is None else offset,
+            Rows(valid, local_count),
+            layer.epsilon,
+            forward.context,
+        )
+        _move(forward, layer, mean, variance, local_count)
+        return tf.cast(y, layer.compute_dtype)
+    mean, variance = _shifted_moments(forward, layer, inputs, mask, weights, local_count)
+    _move(forward, layer, mean, variance, local_count)
+    return _scaled(layer, inputs, mean, variance, scale, offset)
+
+
+def _shifted_moments(
+    forward: Forward,
+    layer: Any,
+    inputs: Any,
+    mask: Any,
+    weights: tf.Tensor,
+    local_count: tf.Tensor,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns mean and biased variance of the elements of a channel, of any axis, that are valid.
+
+    The elements that `mask` excludes do not count; it is None, or that of Keras. The sums are of
+    distances from the moving mean.
+    """
+    moving_mean = _float32(layer.moving_mean)
     axes = [axis for axis in range(inputs.shape.rank) if axis != layer.axis % inputs.shape.rank]
     # Shifted by the moving mean, so that the variance is no small difference of large numbers.
     centred = tf.cast(inputs, tf.float32) - _channels(layer, inputs)(moving_mean)
-    weights, local_count = _weights(forward, layer, inputs, mask)
     if mask is not None:  # what is masked may be nan, as in Keras
         centred = tf.where(tf.cast(mask, tf.bool)[..., tf.newaxis], centred, 0.0)
     valid = centred * weights
@@ -313,7 +348,16 @@ def _normalized(forward: Forward, layer: Any, inputs: Any, mask: Any) -> Any:
     mean_offset = sums / count
     mean = moving_mean + mean_offset
     # Rounding can make a variance close to 0 negative.
-    variance = tf.maximum(squares / count - tf.square(mean_offset), 0.0)
+    return mean, tf.maximum(squares / count - tf.square(mean_offset), 0.0)
+
+
+def _move(
+    forward: Forward, layer: Any, mean: tf.Tensor, variance: tf.Tensor, local_count: tf.Tensor
+) -> None:
+    """Assigns new moving averages to the layer's variables, and records weights and batch values.
+
+    The mean and the variance are of the micro-batch; `local_count` is the weight.
+    """
     for average, batch in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
         moving, constant = _float32(average), tf.stop_gradient(batch)
         average.assign(moving + (1 - layer.momentum) * (constant - moving))
@@ -322,7 +366,6 @@ def _normalized(forward: Forward, layer: Any, inputs: Any, mask: Any) -> Any:
         else:  # of a layer that is called again, which moves the value of the call before
             forward.batches.pop(id(average), None)
         forward.weights[id(average)] = local_count
-    return _scaled(layer, inputs, mean, variance, scale, offset)
 
 
 def _weights(forward: Forward, layer: Any, inputs: Any, mask: Any) -> tuple[tf.Tensor, tf.Tensor]:
