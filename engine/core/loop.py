@@ -24,8 +24,9 @@ from engine.core.accumulation import Accumulation
 from engine.core.log_points import LogPoint, LogPoints
 from engine.core.loop_state import LoopArgs, LoopResult, LoopState, LoopStateUpdater, updates
 from engine.core.state import TrainState
-from engine.core.step import Step
+from engine.core.step import Step, StepContext, StepResult
 from engine.core.steps_per_loop import stopwatch
+from engine.distributed.reduction import Tensors
 from engine.runtime.errors import StepError
 from pipelines import Feed, opened, reason
 
@@ -55,16 +56,17 @@ class Loop:
     step: Step
     _: dataclasses.KW_ONLY
     watched: bool = False  # whether loss and gradient norm of each step are recorded
-    jit: str = "off"  # what XLA compiles, on one replica: "off" (nothing), "step" or "loop"
+    jit: str = "off"  # what XLA compiles: "off" (nothing), "step" or, on one replica, "loop"
     apart: bool = False  # whether `compute_gradients` is a separate function, which is not inlined
     early_exit: bool = True  # whether the loop leaves at a non-finite step: False for GPUs
 
     def __post_init__(self) -> None:
         self.traces = 0
-        compute: Callable = self.step.compute_gradients
-        self._apply_gradients: Callable = self.step.apply_gradients
+        compute, self._update = self.step.compute_gradients, self.step.update
         if self.jit == "step":
-            compute, self._apply_gradients = _compiled(compute), _compiled(self._apply_gradients)
+            self._update = _compiled(self._update)
+        if self.jit == "step" and self.step.compiled_gradients:
+            compute = _compiled(compute)
         if self.apart:
             compute = tf.function(
                 compute, autograph=False, experimental_attributes={"_noinline": True}
@@ -271,6 +273,10 @@ class Loop:
                 each.write(index, metrics.step_watched(of_first.sums)) for each in watched
             )
         return index + 1, after, *watched
+
+    def _apply_gradients(self, total: Tensors, context: StepContext) -> StepResult:
+        """Does what `Step.apply_gradients` does; XLA may compile what follows the reduction."""
+        return self._update(self.step.reduce(total), context)
 
     def _while_finite(self, end: tf.Tensor, body: Callable, start: tuple[Any, ...]) -> list[Any]:
         """Repeats `body` until `end`, or a non-finite step; returns the final loop variables.

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from engine.core import metrics
+from engine.core import metrics, xla
 from engine.core.collected import Rows, collected_rows
 from engine.core.conditional import conditional_update, selected_update
 from engine.core.statistics import weighted_sums
@@ -50,7 +50,8 @@ class StepResult(NamedTuple):
 class Step:
     """A training step in two parts: the gradients of each micro-batch, and the update.
 
-    Both parts are called in replica context, in the graph.
+    Both parts are called in replica context, in the graph. XLA can compile the first, and of the
+    second what follows the reduction over the replicas.
     """
 
     model: tf.Module
@@ -67,7 +68,8 @@ class Step:
     preprocess: Callable[[Any], Any] = lambda inputs: inputs  # decoded inputs to the model's inputs
     synchronise: Reduction = all_reduce  # over the replicas that share a micro-batch: batch norm
     reduce: Reduction = all_reduce  # of gradients, statistics and metric sums
-    compiled: bool = False  # whether XLA compiles the step
+    compiled: bool = False  # whether XLA compiles `update`
+    compiled_gradients: bool = False  # whether XLA compiles `compute_gradients`
 
     def __post_init__(self) -> None:
         self._clip = dataclasses.replace(self.clip or Clip(), compiled=self.compiled)
@@ -98,17 +100,19 @@ class Step:
 
         Raises:
           ValueError: if the loss does not depend on a trainable variable, if the output of the task
-            or the arguments of a metric are invalid, or if the model proposes a new value of a
-            variable that is not a statistic.
+            or the arguments of a metric are invalid, if the model proposes a new value of a
+            variable that is not a statistic, or if XLA cannot compile the gradients.
         """
         batch = preprocessed(batch, self.augment, self.preprocess)
+        compiled = self.compiled_gradients
         # L3: randomness is a function of the step and of the row in the global batch.
         forward = ForwardContext(
             training=True,
             mask=batch.mask,
-            noise=StatelessRNG(self.seed, context.step, batch.row, compiled=self.compiled),
+            noise=StatelessRNG(self.seed, context.step, batch.row, compiled=compiled),
             dtype=self.dtype,
             all_reduce=self.synchronise,
+            compiled=compiled,
         )
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self._weights)
@@ -126,6 +130,8 @@ class Step:
         self._refuse_unused(gradients)
         # The gradient of an embedding is a tf.IndexedSlices, whose rows are not in order.
         gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
+        if compiled:
+            xla.refuse_max_pools()
         output = output._replace(losses=losses)
         sums = masked_sums(self.task, output, batch)
         return [*gradients, *weighted_sums(self._statistics, forward.updates), sums]
@@ -159,12 +165,23 @@ class Step:
           context: counters and loss scale before the step.
 
         Returns:
+          The result of `update`.
+        """
+        return self.update(self.reduce(total), context)  # L2: reduce, then check, then apply
+
+    def update(self, total: Tensors, context: StepContext) -> StepResult:
+        """Updates model, optimizer slots and EMA if all gradients and sums are finite.
+
+        Args:
+          total: sums over the replicas of the results of `compute_gradients`.
+          context: counters and loss scale before the step.
+
+        Returns:
           A `StepResult`: whether all gradients, statistics and metric sums were finite, in which
           case the variables were updated, unless `context.finite` is False; and the result of
           `metrics.step_sums`.
         """
-        # L2: reduce, then check, then apply. Gradients and sums are reduced together.
-        *reduced, sums = self.reduce(total)
+        *reduced, sums = total
         gradients, statistics = reduced[: len(self._weights)], reduced[len(self._weights) :]
         if self.scaled:
             gradients = [gradient / context.loss_scale for gradient in gradients]

@@ -57,6 +57,8 @@ class ForwardContext:
       penalties: losses that depend only on the weights, such as weight regularization, float32 []
         each; training and evaluation add their sum to the loss of each row, so the mean loss
         contains the sum once.
+      compiled: whether XLA compiles the training step. A layer may compute in another way then, as
+        a max pool does, whose gradient in TensorFlow XLA does not compile deterministically.
     """
 
     training: bool = False
@@ -66,6 +68,7 @@ class ForwardContext:
     all_reduce: Callable[[list[tf.Tensor]], list[tf.Tensor]] = lambda tensors: tensors
     updates: list[StatisticUpdate] = field(default_factory=list)
     penalties: list[tf.Tensor] = field(default_factory=list)
+    compiled: bool = False
 
     def seed(self, name: str) -> tf.Tensor:
         """Returns a seed for `tf.random.stateless_*` operations, int32 [2].

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from engine.models.base import ForwardContext, Initializer, Layer, Shape
 from engine.models.layers.checks import at_least_one, called, image_shape, one_of
+from engine.models.max_pool import max_pool
 
 
 class MaxPool(Layer):
@@ -62,6 +63,8 @@ class MaxPool(Layer):
 
     def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
         """Returns the maximum of each window, `[rows, *output_shape]`."""
+        if context.compiled and context.training:
+            return max_pool(x, [self.size] * 2, [self.stride] * 2, self.padding)
         border = [self._border] * 2
         padding = [[0, 0], border, border, [0, 0]] if self._border else self.padding
         return tf.nn.max_pool2d(x, self.size, self.stride, padding)
