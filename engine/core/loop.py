@@ -24,9 +24,8 @@ from engine.core.accumulation import Accumulation
 from engine.core.log_points import LogPoint, LogPoints
 from engine.core.loop_state import LoopArgs, LoopResult, LoopState, LoopStateUpdater, updates
 from engine.core.state import TrainState
-from engine.core.step import Step, StepContext, StepResult
+from engine.core.step import Step
 from engine.core.steps_per_loop import stopwatch
-from engine.distributed.reduction import Tensors
 from engine.runtime.errors import StepError
 from pipelines import Feed, opened, reason
 
@@ -62,11 +61,12 @@ class Loop:
 
     def __post_init__(self) -> None:
         self.traces = 0
-        compute, self._update = self.step.compute_gradients, self.step.update
+        compute: Callable = self.step.compute_gradients
+        self._apply_gradients: Callable = self.step.apply_gradients
         if self.jit == "step":
-            self._update = _compiled(self._update)
-        if self.jit == "step" and self.step.compiled_gradients:
-            compute = _compiled(compute)
+            update = _compiled(self.step.update)
+            self._apply_gradients = functools.partial(self._apply_gradients, update=update)
+            compute = _compiled(compute) if self.step.compiled_gradients else compute
         if self.apart:
             compute = tf.function(
                 compute, autograph=False, experimental_attributes={"_noinline": True}
@@ -273,10 +273,6 @@ class Loop:
                 each.write(index, metrics.step_watched(of_first.sums)) for each in watched
             )
         return index + 1, after, *watched
-
-    def _apply_gradients(self, total: Tensors, context: StepContext) -> StepResult:
-        """Does what `Step.apply_gradients` does; XLA may compile what follows the reduction."""
-        return self._update(self.step.reduce(total), context)
 
     def _while_finite(self, end: tf.Tensor, body: Callable, start: tuple[Any, ...]) -> list[Any]:
         """Repeats `body` until `end`, or a non-finite step; returns the final loop variables.

@@ -156,18 +156,25 @@ class Step:
         where = (of_task or of_model) if every else (of_model or of_task)
         raise ValueError(f"{where}the loss does not depend on the trainable {', '.join(unused)}")
 
-    def apply_gradients(self, total: Tensors, context: StepContext) -> StepResult:
+    def apply_gradients(
+        self,
+        total: Tensors,
+        context: StepContext,
+        update: Callable[[Tensors, StepContext], StepResult] | None = None,
+    ) -> StepResult:
         """Reduces sums over the replicas; updates model, optimizer slots and EMA if all are finite.
 
         Args:
           total: sums of this replica, over its micro-batches, of the results of
             `compute_gradients`.
           context: counters and loss scale before the step.
+          update: does what `self.update` does, as compiled by XLA; None: `self.update`.
 
         Returns:
           The result of `update`.
         """
-        return self.update(self.reduce(total), context)  # L2: reduce, then check, then apply
+        update = update or self.update
+        return update(self.reduce(total), context)  # L2: reduce, then check, then apply
 
     def update(self, total: Tensors, context: StepContext) -> StepResult:
         """Updates model, optimizer slots and EMA if all gradients and sums are finite.
