@@ -70,6 +70,7 @@ def outcome(
         "parameters": sum(row.parameters for row in summary_rows(parts.model)),
         "dataset": f"{parts.source.name}:{parts.source.version}",
         "device": parts.device,
+        "jit": parts.jit,
         "deterministic": parts.config.devices.is_deterministic,
         **({} if parts.config.devices.is_deterministic else {"given_up": GIVEN_UP}),
         **({"load": loaded} if loaded else {}),
