@@ -118,7 +118,7 @@ def compiles_gradients(model: tf.Module, replicas: int, shards: int) -> bool:
 
 
 def refused_reduction(tensors: Any) -> Tensors:
-    """A `Reduction` in a forward pass that XLA compiles on one of several replicas: not possible.
+    """Refuses a reduction over several replicas in a forward pass that XLA compiles.
 
     Raises:
       ValueError: always.
