@@ -264,6 +264,7 @@ def put_together(
         synchronise=synchronise,
         reduce=reduce,
         compiled=jit != "off",
+        compiled_gradients=jit != "off",
     )
     return Training(strategy, feed, state, Loop(strategy, state, feed, step, jit=jit), task)
 

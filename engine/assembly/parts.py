@@ -197,7 +197,8 @@ def assemble(
         shards=shards,
         augments=augmentation is not None,
     )
-    compiled, early_exit = jit != "off", not devices.are_gpus
+    early_exit = not devices.are_gpus
+    compiled = jit != "off" and xla.compiles_gradients(model, devices.replicas, shards)
     compiled_for = ("GPU" if devices.are_gpus else "CPU") if compiled else ""
     recomputed = recompute(model, names_in(config.model.recompute), compiled_for)
     synchronise, reduce = reductions(shards)
@@ -218,9 +219,10 @@ def assemble(
         ema=config.optimizer.ema,
         augment=augment,
         preprocess=source.preprocess,
-        synchronise=synchronise,
+        synchronise=xla.synchronise(synchronise, devices.replicas, compiled),
         reduce=reduce,
-        compiled=compiled,
+        compiled=jit != "off",
+        compiled_gradients=compiled,
     )
     mixes = augmentation is not None and augmentation.mixes
 

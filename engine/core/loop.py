@@ -55,7 +55,7 @@ class Loop:
     step: Step
     _: dataclasses.KW_ONLY
     watched: bool = False  # whether loss and gradient norm of each step are recorded
-    jit: str = "off"  # what XLA compiles, on one replica: "off" (nothing), "step" or "loop"
+    jit: str = "off"  # what XLA compiles: "off" (nothing), "step" or, on one replica, "loop"
     apart: bool = False  # whether `compute_gradients` is a separate function, which is not inlined
     early_exit: bool = True  # whether the loop leaves at a non-finite step: False for GPUs
 
@@ -64,7 +64,9 @@ class Loop:
         compute: Callable = self.step.compute_gradients
         self._apply_gradients: Callable = self.step.apply_gradients
         if self.jit == "step":
-            compute, self._apply_gradients = _compiled(compute), _compiled(self._apply_gradients)
+            update = _compiled(self.step.update)
+            self._apply_gradients = functools.partial(self._apply_gradients, update=update)
+            compute = _compiled(compute) if self.step.compiled_gradients else compute
         if self.apart:
             compute = tf.function(
                 compute, autograph=False, experimental_attributes={"_noinline": True}

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from engine.core import metrics
+from engine.core import metrics, xla
 from engine.core.collected import Rows, collected_rows
 from engine.core.conditional import conditional_update, selected_update
 from engine.core.statistics import weighted_sums
@@ -50,7 +50,8 @@ class StepResult(NamedTuple):
 class Step:
     """A training step in two parts: the gradients of each micro-batch, and the update.
 
-    Both parts are called in replica context, in the graph.
+    Both parts are called in replica context, in the graph. XLA can compile the first, and of the
+    second what follows the reduction over the replicas.
     """
 
     model: tf.Module
@@ -67,7 +68,8 @@ class Step:
     preprocess: Callable[[Any], Any] = lambda inputs: inputs  # decoded inputs to the model's inputs
     synchronise: Reduction = all_reduce  # over the replicas that share a micro-batch: batch norm
     reduce: Reduction = all_reduce  # of gradients, statistics and metric sums
-    compiled: bool = False  # whether XLA compiles the step
+    compiled: bool = False  # whether XLA compiles `update`
+    compiled_gradients: bool = False  # whether XLA compiles `compute_gradients`
 
     def __post_init__(self) -> None:
         self._clip = dataclasses.replace(self.clip or Clip(), compiled=self.compiled)
@@ -98,18 +100,19 @@ class Step:
 
         Raises:
           ValueError: if the loss does not depend on a trainable variable, if the output of the task
-            or the arguments of a metric are invalid, or if the model proposes a new value of a
-            variable that is not a statistic.
+            or the arguments of a metric are invalid, if the model proposes a new value of a
+            variable that is not a statistic, or if XLA cannot compile the gradients.
         """
         batch = preprocessed(batch, self.augment, self.preprocess)
+        compiled = self.compiled_gradients
         # L3: randomness is a function of the step and of the row in the global batch.
         forward = ForwardContext(
             training=True,
             mask=batch.mask,
-            noise=StatelessRNG(self.seed, context.step, batch.row, compiled=self.compiled),
+            noise=StatelessRNG(self.seed, context.step, batch.row, compiled=compiled),
             dtype=self.dtype,
             all_reduce=of_micro_batch(self.synchronise),
-            compiled=self.compiled,
+            compiled=compiled,
         )
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self._weights)
@@ -127,6 +130,8 @@ class Step:
         self._refuse_unused(gradients)
         # The gradient of an embedding is a tf.IndexedSlices, whose rows are not in order.
         gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
+        if compiled:
+            xla.refuse_max_pools()
         output = output._replace(losses=losses)
         sums = masked_sums(self.task, output, batch)
         return [*gradients, *weighted_sums(self._statistics, forward.updates), sums]
@@ -151,12 +156,31 @@ class Step:
         where = (of_task or of_model) if every else (of_model or of_task)
         raise ValueError(f"{where}the loss does not depend on the trainable {', '.join(unused)}")
 
-    def apply_gradients(self, total: Tensors, context: StepContext) -> StepResult:
+    def apply_gradients(
+        self,
+        total: Tensors,
+        context: StepContext,
+        update: Callable[[Tensors, StepContext], StepResult] | None = None,
+    ) -> StepResult:
         """Reduces sums over the replicas; updates model, optimizer slots and EMA if all are finite.
 
         Args:
           total: sums of this replica, over its micro-batches, of the results of
             `compute_gradients`.
+          context: counters and loss scale before the step.
+          update: does what `self.update` does, as compiled by XLA; None: `self.update`.
+
+        Returns:
+          The result of `update`.
+        """
+        update = update or self.update
+        return update(self.reduce(total), context)  # L2: reduce, then check, then apply
+
+    def update(self, total: Tensors, context: StepContext) -> StepResult:
+        """Updates model, optimizer slots and EMA if all gradients and sums are finite.
+
+        Args:
+          total: sums over the replicas of the results of `compute_gradients`.
           context: counters and loss scale before the step.
 
         Returns:
@@ -164,8 +188,7 @@ class Step:
           case the variables were updated, unless `context.finite` is False; and the result of
           `metrics.step_sums`.
         """
-        # L2: reduce, then check, then apply. Gradients and sums are reduced together.
-        *reduced, sums = self.reduce(total)
+        *reduced, sums = total
         gradients, statistics = reduced[: len(self._weights)], reduced[len(self._weights) :]
         if self.scaled:
             gradients = [gradient / context.loss_scale for gradient in gradients]

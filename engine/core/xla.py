@@ -1,20 +1,55 @@
 """Choice of the code that XLA compiles, and of whether gradients are a separate function.
 
 On two CPU cores, XLA is 1.5 to 2 times faster than the executor for a step of many small
-operations, and several times slower for a step of a few convolutions. XLA is used on one device
-only, because a compiled program cannot contain the communication between replicas.
+operations, and several times slower for a step of a few convolutions. A compiled program cannot
+contain the communication between replicas: with several, only what each replica computes before and
+after it is compiled.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from engine.distributed.reduction import Reduction, Tensors
 from engine.distributed.strategies import Devices
+from engine.models import properties
 from engine.models.layers import MaxPool
 
 _CONVOLUTION = 4  # rank of a convolution's kernel
+# Under op determinism, XLA's kernels of these refuse to be compiled, on any device.
+_UNCOMPILED = ("MaxPoolGrad", "MaxPoolGradV2")
+
+
+class Conditions(NamedTuple):
+    """What the choice of `--jit=auto` depends on."""
+
+    on_gpu: bool
+    replicas: int
+    shards: int  # number of virtual shards; 0: none
+    augments: bool  # whether training examples are augmented
+    parts: str  # model, task, metrics and optimizer: "own", "keras" (the model alone) or "foreign"
+    convolutions: bool  # whether a trainable variable has a rank of 4 or more
+
+
+def automatic(conditions: Conditions) -> str:
+    """Returns what `--jit=auto` stands for: "off", "step" or "loop".
+
+    On one CPU it is "loop" where all parts are built in and nothing is a convolution, which is what
+    was measured to be faster (benchmarks/NOTES.md). On one GPU it is "step", also for a network of
+    Keras's layers. That choice follows from what is known of XLA, and was not measured: XLA fuses
+    the elementwise operations between convolutions and products, calls the same libraries for
+    these, and is deterministic under op determinism; and it is not "loop", because XLA reads the
+    condition of a loop on the host in every step. Shards, augmentation and several replicas leave
+    it "off", as do user-defined classes, which may contain operations that XLA cannot compile.
+    """
+    if conditions.replicas > 1 or conditions.shards or conditions.augments:
+        return "off"
+    if conditions.on_gpu:
+        return "off" if conditions.parts == "foreign" else "step"
+    return "loop" if conditions.parts == "own" and not conditions.convolutions else "off"
 
 
 def choose(
@@ -28,11 +63,8 @@ def choose(
 ) -> str:
     """Resolves `--jit`: XLA compiles nothing ("off"), each "step" or the whole "loop".
 
-    "auto" is "loop" on one CPU device without virtual shards or augmentation, if layers, task,
-    metrics and optimizer are built in, and the model has no max pool and no variable of rank 4 or
-    more, such as the kernel of a convolution; otherwise it is "off". The choice does not depend on
-    the feed: XLA rounds differently, and a run must be bitwise identical whether its data is in
-    memory or streamed.
+    The choice does not depend on the feed: XLA rounds differently, and a run must be bitwise
+    identical whether its data is in memory or streamed.
 
     Args:
       jit: value of `--jit`: "auto", "off", "step" or "loop".
@@ -46,31 +78,85 @@ def choose(
       "off", "step" or "loop".
 
     Raises:
-      ValueError: if `jit` is "step" or "loop", and there are several replicas, virtual shards or a
-        max pool.
+      ValueError: if `jit` is "loop", and there are several replicas or virtual shards.
     """
-    pooled = any(isinstance(part, MaxPool) for part in model.submodules)
     if jit == "auto":
         ranks = [variable.shape.rank for variable in model.trainable_variables]
-        small = not (augments or pooled) and max(ranks, default=0) < _CONVOLUTION
-        alone = devices.replicas == 1 and not shards and not devices.are_gpus
-        # User-defined classes may contain operations that XLA cannot compile.
-        own = all(map(_is_own, [*model.submodules, *others]))
-        return "loop" if small and alone and own else "off"
-    if jit != "off":
-        if devices.replicas > 1:
-            raise ValueError(f"--jit={jit}: is for one device, and there are {devices.replicas}")
-        if shards:
-            raise ValueError(
-                f"--jit={jit}: other numbers of devices give other bits than what XLA compiles, "
-                "and --shards promises the same"
-            )
-        if pooled:
-            raise ValueError(
-                f"--jit={jit} --model={model.name}: XLA has no deterministic gradient "
-                "of a max pool, and the network has one; give --jit=off, or a network without"
-            )
+        conditions = Conditions(
+            on_gpu=devices.are_gpus,
+            replicas=devices.replicas,
+            shards=shards,
+            augments=augments,
+            parts=_origin(model, others),
+            convolutions=max(ranks, default=0) >= _CONVOLUTION,
+        )
+        return automatic(conditions)
+    if jit == "loop" and devices.replicas > 1:
+        raise ValueError(
+            f"--jit=loop: is for one device, and there are {devices.replicas}; give --jit=step"
+        )
+    if jit == "loop" and shards:
+        raise ValueError(
+            "--jit=loop: several devices cannot compile the loop, and --shards promises the same "
+            "bits on any number of them; give --jit=step"
+        )
     return jit
+
+
+def compiles_gradients(model: tf.Module, replicas: int, shards: int) -> bool:
+    """Returns whether `--jit=step` compiles the gradients, and not only the update.
+
+    The gradients of a model with statistics, such as those of a batch norm, are not compiled on
+    several replicas without shards: the forward pass reduces over the replicas.
+
+    Args:
+      model: model to train.
+      replicas: number of replicas.
+      shards: number of virtual shards; 0: none.
+    """
+    return replicas == 1 or bool(shards) or not properties.statistics(model)
+
+
+def refused_reduction(tensors: Any) -> Tensors:
+    """Refuses a reduction over several replicas in a forward pass that XLA compiles.
+
+    Raises:
+      ValueError: always.
+    """
+    raise ValueError(
+        "--jit=step: the model reduces over the replicas in its forward pass, which XLA cannot "
+        "compile; give --jit=off, or --shards, with which each shard is computed by itself"
+    )
+
+
+def synchronise(reduction: Reduction, replicas: int, compiled: bool) -> Reduction:
+    """Returns the reduction over replicas in a forward pass that XLA may compile.
+
+    Args:
+      reduction: that of an uncompiled forward pass.
+      replicas: number of replicas.
+      compiled: whether XLA compiles the forward pass.
+    """
+    return refused_reduction if compiled and replicas > 1 and reduction is not list else reduction
+
+
+def refuse_max_pools() -> None:
+    """Refuses a graph with a gradient of a max pool that XLA does not compile.
+
+    Called in the graph of the gradients. Tapeline's max pools and those of Keras that
+    `engine.models.keras_layers` replaces have another gradient.
+
+    Raises:
+      ValueError: if there is such an operation; the message names it.
+    """
+    for op in tf.compat.v1.get_default_graph().get_operations():
+        if op.type in _UNCOMPILED:
+            name = op.name.removeprefix("gradient_tape/").rpartition("/")[0]
+            raise ValueError(
+                f"--jit: XLA has no deterministic gradient of TensorFlow's max pool ({name}): use "
+                "tl.models.MaxPool, or a max pool of Keras with the channels last and known sides; "
+                "or give --jit=off"
+            )
 
 
 def apart(jit: str, devices: Devices, model: tf.Module) -> bool:
@@ -95,5 +181,22 @@ def apart(jit: str, devices: Devices, model: tf.Module) -> bool:
     return convolutions and any(isinstance(m, MaxPool) or not _is_own(m) for m in model.submodules)
 
 
+def _origin(model: tf.Module, others: Iterable[object]) -> str:
+    """Returns `Conditions.parts` of a run with this model and these other parts."""
+    if not all(map(_is_own, others)):
+        return "foreign"
+    modules = [model, *model.submodules]
+    if all(map(_is_own, modules)):
+        return "own"
+    layers = [layer for each in modules for layer in getattr(each, "keras_layers", {}).values()]
+    known = [_package(layer) == "keras" and layer.supports_jit for layer in layers]
+    rest = [module for module in modules if not hasattr(module, "keras_layers")]
+    return "keras" if layers and all(known) and all(map(_is_own, rest)) else "foreign"
+
+
 def _is_own(part: object) -> bool:
-    return getattr(part, "function", type(part)).__module__.partition(".")[0] == "engine"
+    return _package(part) == "engine"
+
+
+def _package(part: object) -> str:
+    return getattr(part, "function", type(part)).__module__.partition(".")[0]

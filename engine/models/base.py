@@ -58,7 +58,9 @@ class ForwardContext:
       penalties: losses that depend only on the weights, such as weight regularization, float32 []
         each; training and evaluation add their sum to the loss of each row, so the mean loss
         contains the sum once.
-      compiled: whether XLA compiles the forward pass; it selects operations that XLA compiles well.
+      compiled: whether XLA compiles the forward pass and its gradient. A layer then selects
+        operations that XLA compiles well; TensorFlow's gradient of a max pool, for example, XLA
+        does not compile deterministically.
     """
 
     training: bool = False

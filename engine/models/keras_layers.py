@@ -1,4 +1,4 @@
-"""Replacements of Keras's dropout, noise and batch norm while the engine calls a Keras model.
+"""Replacements of Keras's dropout, noise, batch norm and max pool while a Keras model is called.
 
 Keras's layers draw random numbers for a whole micro-batch, and count padding as examples. The
 replacements draw random numbers for each row of the global batch, and take means over the valid
@@ -19,6 +19,7 @@ import tensorflow as tf
 from engine.models.base import ForwardContext
 from engine.models.batch_normalization import batch_normalized
 from engine.models.channel_passes import NORMALIZED_DTYPES, Rows
+from engine.models.max_pool import max_pool
 from engine.models.stateless_random import MAX_DROPOUT_RATE, StatelessRNG
 
 
@@ -401,6 +402,23 @@ def _weights(forward: Forward, layer: Any, inputs: Any, mask: Any) -> tuple[tf.T
     return weights, rows * math.prod(positions)
 
 
+def _max_pool(forward: Forward, layer: Any, own: Callable, inputs: Any) -> Any:
+    """Computes a max pool over one or two axes; by `max_pool` where XLA compiles a training step.
+
+    Otherwise, and with channels first or a side that is not static, the Keras layer computes it;
+    also other pools, which have the same method.
+    """
+    compiled = forward.context.compiled and forward.context.training
+    known = layer.pool_mode == "max" and layer.data_format == "channels_last"
+    if not (compiled and known and inputs.shape.rank < 5 and None not in inputs.shape[1:]):
+        return own(inputs)
+    size, stride, padding = layer.pool_size, layer.strides, layer.padding.upper()
+    if inputs.shape.rank == 4:
+        return max_pool(inputs, size, stride, padding)
+    # A sequence is an image of one column.
+    return max_pool(inputs[:, :, tf.newaxis], (*size, 1), (*stride, 1), padding)[:, :, 0]
+
+
 _SPATIAL = (
     keras.layers.SpatialDropout1D,
     keras.layers.SpatialDropout2D,
@@ -413,6 +431,7 @@ _REPLACEMENTS: dict[Callable, Callable] = {
     keras.layers.GaussianDropout.call: _gaussian_dropout,
     keras.layers.AlphaDropout.call: _alpha_dropout,
     keras.layers.BatchNormalization.call: _batch_norm,
+    keras.layers.MaxPooling1D.call: _max_pool,  # of pools over any number of axes
 }
 
 

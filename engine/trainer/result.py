@@ -74,6 +74,7 @@ def outcome(
         "precision": parts.config.precision.precision,
         "emulated": console.emulation(parts) or None,
         "onednn": onednn.state(),
+        "jit": parts.jit,
         "deterministic": parts.config.devices.is_deterministic,
         **({} if parts.config.devices.is_deterministic else {"given_up": GIVEN_UP}),
         **({"load": loaded} if loaded else {}),

@@ -81,8 +81,9 @@ def _tune(
 
     def initial(metadata: dict[str, Any]) -> list[Candidate]:
         candidates = choices.first(metadata["jit"], metadata["threads"], usable_cores())
-        # XLA compiles for one device only.
-        return [c for c in candidates if c.jit == "auto" or "mirrored" not in metadata["device"]]
+        # XLA compiles the loop for one device only, and without shards.
+        alone = "mirrored" not in metadata["device"] and not config.devices.shards
+        return [c for c in candidates if c.jit != "loop" or alone]
 
     first = compared("what XLA compiles, and threads", Candidate(), initial)
     best, feed = first.best(), first.metadata["feed"]

@@ -44,13 +44,21 @@ class FaultInjectingTask(Task):
         self.metrics: Mapping[str, Metric] = {**task.metrics, **self._summed}
         self.task = task
         self.drawn: set[str] = set()  # kinds of random numbers that traced training steps draw
-        self._row = tf.Variable(-1, dtype=tf.int64, trainable=False)
-        self._factors = {part: tf.Variable(1.0, trainable=False) for part in self.PARTS}
+        # On each device: a program that XLA compiled reads no variable of another device.
+        self._rows: dict[str, tf.Variable] = {}
+        self._factors: dict[str, dict[str, tf.Variable]] = {}
+        for device in tf.config.list_logical_devices():
+            if device.device_type in ("CPU", "GPU"):
+                with tf.device(device.name):
+                    self._rows[device.name] = tf.Variable(-1, dtype=tf.int64, trainable=False)
+                    self._factors[device.name] = {
+                        part: tf.Variable(1.0, trainable=False) for part in self.PARTS
+                    }
 
     @property
     def switches(self) -> tuple[tf.Variable, ...]:
         """Variables of the row and the factors of a fault, which steps read and do not write."""
-        return self._row, *self._factors.values()
+        return tuple(tf.nest.flatten([self._rows, self._factors]))
 
     def inject(self, row: int, factor: float, part: str = "gradient") -> None:
         """Multiplies a part of the results for one row of the batch by `factor`, until `heal`.
@@ -62,13 +70,15 @@ class FaultInjectingTask(Task):
             that are computed from sums) or "statistic" (all updates of moving statistics from the
             row's micro-batch).
         """
-        self._row.assign(row)
-        self._factors[part].assign(factor)
+        for device, variable in self._rows.items():
+            variable.assign(row)
+            self._factors[device][part].assign(factor)
 
     def heal(self) -> None:
         """Removes the faults that `inject` has set."""
-        self._row.assign(-1)
-        for factor in self._factors.values():
+        for row in self._rows.values():
+            row.assign(-1)
+        for factor in tf.nest.flatten(self._factors):
             factor.assign(1.0)
 
     def output_spec(self, source: Any) -> Any:
@@ -87,8 +97,10 @@ class FaultInjectingTask(Task):
         if losses.shape.rank == 0:  # invalid for a task; L1 reports it
             losses = tf.broadcast_to(losses, tf.shape(batch.mask))
         rows = batch.row + tf.range(tf.shape(batch.mask)[0], dtype=tf.int64)
+        device = self._device()
         gradient, loss, metric, statistic = (
-            tf.where(rows == self._row, self._factors[part], 1.0) for part in self.PARTS
+            tf.where(rows == self._rows[device], self._factors[device][part], 1.0)
+            for part in self.PARTS
         )
         gradient, loss = (_of_rows(factor, losses) for factor in (gradient, loss))
 
@@ -102,6 +114,13 @@ class FaultInjectingTask(Task):
             name: (*output.metrics[name], metric) for name in self._summed if name in output.metrics
         }
         return output._replace(losses=faulty(losses), metrics={**output.metrics, **metrics})
+
+    def _device(self) -> str:
+        """Returns the device of the current replica, or the first if it is of another machine."""
+        context = tf.distribute.get_replica_context()
+        devices = [] if context is None else tf.nest.flatten(context.devices)
+        local = [f"/device:{str(device).rpartition('/device:')[2]}" for device in devices]
+        return next((name for name in self._rows if name in local), next(iter(self._rows)))
 
 
 def _of_rows(factor: tf.Tensor, values: tf.Tensor) -> tf.Tensor:

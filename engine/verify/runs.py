@@ -68,8 +68,8 @@ class VerificationRuns:
       scheduled_steps: length of the learning-rate schedule in steps: `total_steps`, but at least
         2 * `STEPS`.
       feed_kind: feed of the runs, "resident" or "stream".
-      without_xla: options that disable XLA, by name; {} for `--jit=off`, and for `--jit=auto` in
-        float32.
+      without_xla: options that disable XLA, by name; {} for `--jit=off`, for `--jit=step` with
+        shards, and for `--jit=auto` in float32.
       xla_note: text about `without_xla` for messages; "" if `without_xla` is {}.
 
     Raises:
@@ -109,11 +109,13 @@ class VerificationRuns:
         factories.build_schedule(config, self.total_steps)
         self.feed_kind, _ = pipelines.choose_feed(config.data.feed, source)
         # Options that replace the user's when one device is compared with several. They disable
-        # XLA, which compiles for one device only and rounds differently from TensorFlow's executor.
+        # XLA, which compiles other shapes on several devices, or nothing, and rounds differently.
         # Results with and without it need not agree within the bounds; they do in float32 where
         # --jit=auto chooses XLA, for dense networks.
         automatic = ("auto",) if config.precision.precision != "float32" else ()
-        with_xla = config.loop.jit in ("step", "loop", *automatic)
+        # With shards, a compiled step has the same bits on any number of devices.
+        step = () if config.devices.shards else ("step",)
+        with_xla = config.loop.jit in ("loop", *step, *automatic)
         self.without_xla = {"jit": "off"} if with_xla else {}
         self.xla_note = f" with --jit=off, not {config.loop.jit}," if self.without_xla else ""
 

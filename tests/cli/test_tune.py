@@ -17,7 +17,7 @@ def test_tuned_flagfile(tmp_path, cache_dir, monkeypatch, capfd):
     monkeypatch.setattr(choices, "first", lambda *_: [Candidate(jit="off")])
     # A candidate that cannot run is reported, not chosen.
     monkeypatch.setattr(choices, "around", lambda *_: [Candidate(jit="loop", feed="stream")])
-    shards = "--shards=1"  # cannot be combined with XLA
+    shards = "--shards=1"  # cannot be combined with a loop that XLA compiles
     path = tmp_path / "tuned.flags"
     options = (*OPTIONS, shards, f"--tuned_flags={path}", f"--cache_dir={cache_dir}")
     assert command.run(flags.parse([*options, f"--run_dir={tmp_path / 'run'}"])) == 0
@@ -25,7 +25,7 @@ def test_tuned_flagfile(tmp_path, cache_dir, monkeypatch, capfd):
     assert err == "" and f"written to {path}" in out
     text = path.read_text()
     assert "steps/s  x1.000  as it is" in text
-    assert "--jit=loop --feed=stream: --jit=loop: other numbers of devices" in text
+    assert "--jit=loop --feed=stream: --jit=loop: several devices cannot" in text
     tuned = flags.parse([f"--flagfile={path}"])
     assert tuned.loop.jit in ("auto", "off") and tuned.data.feed == "auto"
     assert not (tmp_path / "run").exists()

@@ -102,7 +102,6 @@ FACTORS: dict[str, tuple[str, ...]] = {
     "seed": ("", "--seed=7"),
     "learning_rate": ("", "--learning_rate=0.05"),
 }
-_COMPILED, _POOLED = ("--jit=step", "--jit=loop"), ("cnn", "seed")
 _HANG = 1800  # seconds; XLA compiles a dozen programs in one verification
 _CANDIDATES = 30  # per configuration; the one with most new pairs is chosen
 
@@ -132,8 +131,7 @@ def refused(one: str, other: str) -> bool:
     """Returns whether training rejects a configuration that has both of two texts in `FACTORS`."""
     for a, b in ((one, other), (other, one)):
         several = "virtual_devices=2" in b or "virtual_devices=4" in b
-        pooled = any(f"--model={name}" in b for name in _POOLED)
-        if a in _COMPILED and (several or pooled or "--shards" in b):
+        if a == "--jit=loop" and (several or "--shards" in b):
             return True
         if a == "--shards=1" and several:
             return True

@@ -14,7 +14,8 @@ from engine.checkpoint.manager import CheckpointManager
 from engine.checkpoint.restore import Restorer
 from engine.config.schema import Config, replaced
 from engine.tasks.classification import Classification
-from engine.verify.bounds import UNIT_ROUNDOFF
+from engine.verify.bounds import UNIT_ROUNDOFF, bound
+from engine.verify.differences import difference
 from engine.verify.fault_injection import FaultInjectingTask
 from engine.verify.trajectory import run_steps_measured, state_bytes, take, weights
 from tapeline import models
@@ -24,6 +25,7 @@ from tests.laws.product import assembled
 
 SPLIT = {"train_split": "train[:77]", "global_batch_size": 18}
 STEPS = 10
+JITS = ("loop", "step")
 
 
 @models.register("law_dense")
@@ -168,14 +170,14 @@ def law_foreign(outputs) -> list[models.Layer]:
 
 @models.register("law_pool")
 def law_pool(outputs) -> list[models.Layer]:
-    """Returns a network with a max pool, whose gradient XLA cannot compile."""
+    """Returns a network with a max pool and no convolution."""
     return [models.MaxPool(), models.Flatten(), models.Dense(outputs.shape[0])]
 
 
 @pytest.mark.parametrize(
     ("options", "jit"),
     [
-        ({"model": "law_pool"}, "off"),
+        ({"model": "law_pool"}, "loop"),
         ({"model": "logistic"}, "loop"),
         ({"model": "mlp"}, "loop"),
         ({"model": "cnn"}, "off"),
@@ -218,14 +220,151 @@ def test_one_thread_if_small(options, count):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"jit": "loop", "replicas": 2}, "--jit=loop: is for one device"),
-        ({"jit": "step", "replicas": 2}, "--jit=step: is for one device"),
-        ({"jit": "step", "shards": 2}, "--shards promises the same"),
-        ({"jit": "step", "model": "law_pool"}, "--jit=step --model=law_pool: .* max pool"),
-        ({"jit": "loop", "model": "law_pool"}, "--jit=loop --model=law_pool: .* max pool"),
+        ({"jit": "loop", "replicas": 2}, "--jit=loop: is for one device.*; give --jit=step"),
+        ({"jit": "loop", "shards": 2}, "--shards promises the same .*; give --jit=step"),
     ],
     ids=str,
 )
 def test_unsupported_jit_raises(tmp_path, options, words):
     with pytest.raises(ValueError, match=words):
         assembled(str(tmp_path), **{"model": "logistic", **SPLIT, **options})
+
+
+BUILT_IN = ("logistic", "mlp", "cnn", "speedrun", *(f"seed_{number:03}" for number in range(5)))
+
+
+@pytest.mark.parametrize(
+    ("model", "jit"),
+    [
+        ("seed_002", "loop"),
+        ("speedrun", "step"),
+        *(seldom(model, jit) for model in BUILT_IN for jit in JITS),
+    ],
+)
+def test_built_in_network_twice(tmp_path, model, jit):
+    """Each built-in network trains when XLA compiles it; the same seed gives the same bits."""
+    options = {"image_size": (18, 18), "train_split": "train[:24]", "global_batch_size": 8}
+    found = []
+    for _ in range(2):
+        parts = assembled(str(tmp_path), model=model, jit=jit, **options)
+        before = weights(parts)
+        take(parts, 3)
+        assert any((value != before[name]).any() for name, value in weights(parts).items())
+        found.append(state_bytes(parts))
+        parts.close()
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"model": "law_dropout", "accumulate": 2, "clip_norm": 0.5},
+        # The statistics are reduced in the forward pass, so that XLA compiles the update alone.
+        seldom({"model": "law_norm", "ema": 0.9, "optimizer": "momentum"}),
+    ],
+    ids=str,
+)
+def test_replicas_match_one_device(tmp_path, options):
+    """L1, L2, L7: compiled steps on two replicas match those on one, as for uncompiled steps."""
+    one, two = (
+        assembled(str(tmp_path), replicas=replicas, jit="step", **SPLIT, **options)
+        for replicas in (1, 2)
+    )
+    assert two.jit == "step"
+    path = run_steps_measured(one, STEPS)
+    take(two, STEPS)
+    assert two.traces == {"train": 1}
+    theirs = weights(two)
+    for name, value in weights(one).items():
+        allowed = bound("float32", path[name], float(np.linalg.norm(value)))
+        assert difference(value, theirs[name]) <= allowed, name
+    for parts in (one, two):
+        parts.close()
+
+
+def test_bad_step_of_one_replica(tmp_path):
+    """L2: an infinite gradient on the second replica leaves both unchanged; then both train on."""
+    task = FaultInjectingTask(Classification())
+    options = {"model": "law_dropout", "jit": "step", "ema": 0.9, **SPLIT}
+    parts = assembled(str(tmp_path), replicas=2, task=task, **options)
+    take(parts, 1)
+    moving = [parts.state.step]
+    before = state_bytes(parts, but=moving)
+    task.inject(SPLIT["global_batch_size"] - 1, np.inf)
+    assert not parts.loop.run(1).finite
+    assert state_bytes(parts, but=moving) == before
+    assert (int(parts.state.step), int(parts.state.updates)) == (2, 1)
+    task.heal()
+    assert parts.loop.run(2).finite and int(parts.state.updates) == 3
+    for variable in parts.state.model.trainable_variables:
+        first, second = parts.strategy.experimental_local_results(variable)
+        assert np.isfinite(first).all() and np.array_equal(first, second)
+    parts.close()
+
+
+@pytest.mark.parametrize(
+    ("model", "precision", "others"),
+    [("law_norm", "mixed_bfloat16", 1), seldom("law_dropout", "float32", 4)],
+)
+def test_shards_bitwise_on_other_devices(tmp_path, model, precision, others):
+    """With shards, compiled runs end bitwise equal on any devices, also after a resume on others.
+
+    The programs are the same on any number of devices: XLA compiles one shard, and the update.
+    """
+    options = {"model": model, "precision": precision, "jit": "step", "shards": 4, **SPLIT}
+    whole, begun, again = (
+        assembled(str(tmp_path), replicas=replicas, **options) for replicas in (1, 2, others)
+    )
+    CheckpointManager(str(tmp_path), take(begun, 4).state, keep=2).save_and_wait()
+    assert Restorer(str(tmp_path), again.state).newest()[0] is not None
+    assert state_bytes(take(whole, STEPS)) == state_bytes(take(again, STEPS - 4))
+    assert state_bytes(take(begun, STEPS - 4)) == state_bytes(whole)
+    for parts in (whole, begun, again):
+        parts.close()
+
+
+class TensorFlowsPool(models.MaxPool):
+    """Max pool with TensorFlow's gradient."""
+
+    def __call__(self, x, context):
+        """Returns the maximum of each window."""
+        return tf.nn.max_pool2d(x, self.size, self.stride, self.padding)
+
+
+@models.register("law_other_pool")
+def law_other_pool(outputs) -> list[models.Layer]:
+    """Returns a network with a max pool whose gradient XLA cannot compile."""
+    return [
+        models.Convolution(2),
+        TensorFlowsPool(),
+        models.Flatten(),
+        models.Dense(outputs.shape[0]),
+    ]
+
+
+@models.register("law_communicating")
+def law_communicating(outputs) -> list[models.Layer]:
+    """Returns a network that reduces over the replicas in its forward pass, without statistics."""
+
+    class Centred(models.Flatten):
+        def __call__(self, x, context):
+            x = super().__call__(x, context)
+            return x - context.all_reduce([tf.reduce_sum(x, 0)])[0]
+
+    return [Centred(), models.Dense(outputs.shape[0])]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"model": "law_other_pool"}, r"max pool \(0_conv.*\): use tl.models.MaxPool"),
+        ({"model": "law_communicating", "replicas": 2}, "reduces over the replicas"),
+    ],
+    ids=str,
+)
+def test_refuses_what_xla_cannot_compile(tmp_path, options, words):
+    """What XLA cannot compile is named when the loop is traced, before the first step."""
+    parts = assembled(str(tmp_path), jit="step", **SPLIT, **options)
+    with pytest.raises(ValueError, match=words):
+        parts.loop.run(1)
+    parts.close()
