@@ -77,9 +77,12 @@ def contenders(spec: Spec, precision: str, place: Path, quick: bool) -> list[Con
     else:
         by_hand["graph, oneDNN off"] = [*_WITHOUT, *bare]
         keras |= {f"{words}, oneDNN off": [*_WITHOUT, *each] for words, each in keras.items()}
+    engine = {"default": [*here, "benchmarks.real.engine_loop", *bare[3:]]}
+    if not (quick or convolutional):  # as tune tries it
+        engine["--jit=loop"] = [*engine["default"], "--jit=loop"]
     default = peer("keras", {"steps_per_execution": 1, "jit": "auto", "input": "dataset"})
     return [
-        Contender(ENGINE, {"default": [*here, "benchmarks.real.engine_loop", *bare[3:]]}),
+        Contender(ENGINE, engine),
         Contender("bare loop", by_hand),
         Contender("Keras fit, default", {"": default}),
         Contender("Keras fit, tuned", keras),

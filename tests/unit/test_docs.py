@@ -32,6 +32,8 @@ def test_documented_options_exist():
         "ntasks-per-node",
         "gpus-per-node",
         "resv-ports",
+        # of `python -m benchmarks.compare` and `benchmarks.real.check`
+        *("engine", "place", "workloads", "precisions", "starts", "only", "readme"),
         "without-pip",
         "python",
         "install",
