@@ -9,6 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from engine.models.layers import Attention
 from engine.models.module_adapter import ModuleModel
 from engine.models.properties import named_modules
 from engine.models.recompute import recomputed
@@ -62,13 +63,20 @@ def recompute(model: tf.Module, patterns: Sequence[str], compiled_for: str = "")
 def callable_modules(model: tf.Module) -> dict[str, Any]:
     """Returns the modules by name that can be recomputed, without the whole network.
 
-    A convolution is left out if it is computed together with the max pool after it.
+    A convolution is left out if it is computed together with the max pool after it, and the query,
+    key and value of an attention, which are computed as one product.
     """
     joined = (
         [layer for _, layer, pool in pooled(model.layers) if pool]
         if isinstance(model, Sequential)
         else []
     )
+    joined += [
+        projection
+        for module in model.submodules
+        if isinstance(module, Attention)
+        for projection in module.joined
+    ]
     whole = [model.module] if isinstance(model, ModuleModel) else []
     whole += [model.keras_model] if hasattr(model, "keras_model") else []
     return {

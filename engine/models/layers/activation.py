@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
+import math
+
 import tensorflow as tf
 
 from engine.models.base import ForwardContext, Initializer, Layer, Shape
 from engine.models.layers.checks import one_of
+
+
+@tf.custom_gradient
+def gelu(x):
+    """Returns the GELU, `x * P(X <= x)` for a normal X (Hendrycks and Gimpel 2016).
+
+    It is computed in float32 and returned in the dtype of `x`: on a CPU, elementwise operations in
+    16 bits are several times slower than the conversions. What is kept for the gradient is the
+    slope at `x`, in the dtype of `x`, so that the gradient is one product.
+    """
+    wide = tf.cast(x, tf.float32)
+    scaled = wide * math.sqrt(0.5)
+    below = 0.5 + 0.5 * tf.math.erf(scaled)
+    # The derivative is P(X <= x) + x * density(x).
+    slope = below + tf.exp(-tf.square(scaled)) * (scaled / math.sqrt(math.pi))
+    slope = tf.cast(slope, x.dtype)
+    return tf.cast(wide * below, x.dtype), lambda upstream: upstream * slope
+
 
 # Functions of `tf.nn` that keep the shape. All but the softmaxes, which are over the last axis, map
 # each element alone.
@@ -13,7 +33,7 @@ NAMES = (
     *("elu", "gelu", "leaky_relu", "log_softmax", "relu", "relu6", "selu", "sigmoid", "silu"),
     *("softmax", "softplus", "softsign", "swish", "tanh"),
 )
-ACTIVATIONS = {None: tf.identity} | {name: getattr(tf.nn, name) for name in NAMES}
+ACTIVATIONS = {None: tf.identity} | {name: getattr(tf.nn, name) for name in NAMES} | {"gelu": gelu}
 # What is non-decreasing to the last bit commutes with a max pool.
 NON_DECREASING = (None, "relu", "relu6")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -52,13 +54,24 @@ class Dropout(Layer):
         Raises:
           ValueError: if dropout has to be applied and `context.noise` is None.
         """
+        mask = self.mask(tf.shape(x), context)
+        return x if mask is None else x * mask
+
+    def mask(self, shape: tf.Tensor | Sequence[tf.Tensor | int], context: ForwardContext) -> Any:
+        """Returns the dropout mask, `context.dtype` of `shape`; None if there is no dropout.
+
+        Args:
+          shape: shape of the input of the layer, [rows, ...].
+          context: context of the forward pass.
+
+        Raises:
+          ValueError: if dropout has to be applied and `context.noise` is None.
+        """
         if not context.training or self.rate == 0:
-            return x
+            return None
         if context.noise is None:
             raise ValueError(
                 "dropout in training needs ForwardContext.noise, which is None: pass a StatelessRNG"
             )
-        mask = context.noise.dropout(
-            self.stream, tf.shape(x)[0], self.features, self.rate, context.dtype
-        )
-        return x * tf.reshape(mask, tf.shape(x))
+        mask = context.noise.dropout(self.stream, shape[0], self.features, self.rate, context.dtype)
+        return tf.reshape(mask, shape)
