@@ -44,16 +44,16 @@ class FaultInjectingTask(Task):
         self.metrics: Mapping[str, Metric] = {**task.metrics, **self._summed}
         self.task = task
         self.drawn: set[str] = set()  # kinds of random numbers that traced training steps draw
-        # On each device: a program that XLA compiled reads no variable of another device.
+        # On each local device: a program that XLA compiled reads no variable of another device.
         self._rows: dict[str, tf.Variable] = {}
         self._factors: dict[str, dict[str, tf.Variable]] = {}
-        for device in tf.config.list_logical_devices():
-            if device.device_type in ("CPU", "GPU"):
-                with tf.device(device.name):
-                    self._rows[device.name] = tf.Variable(-1, dtype=tf.int64, trainable=False)
-                    self._factors[device.name] = {
-                        part: tf.Variable(1.0, trainable=False) for part in self.PARTS
-                    }
+        devices = (_local(device.name) for device in tf.config.list_logical_devices())
+        for name in dict.fromkeys(name for name in devices if "CPU" in name or "GPU" in name):
+            with tf.device(name):
+                self._rows[name] = tf.Variable(-1, dtype=tf.int64, trainable=False)
+                self._factors[name] = {
+                    part: tf.Variable(1.0, trainable=False) for part in self.PARTS
+                }
 
     @property
     def switches(self) -> tuple[tf.Variable, ...]:
@@ -116,11 +116,17 @@ class FaultInjectingTask(Task):
         return output._replace(losses=faulty(losses), metrics={**output.metrics, **metrics})
 
     def _device(self) -> str:
-        """Returns the device of the current replica, or the first if it is of another machine."""
+        """Returns the name of the current replica's device, or of TensorFlow's default device."""
         context = tf.distribute.get_replica_context()
         devices = [] if context is None else tf.nest.flatten(context.devices)
-        local = [f"/device:{str(device).rpartition('/device:')[2]}" for device in devices]
-        return next((name for name in self._rows if name in local), next(iter(self._rows)))
+        local = [_local(str(device)) for device in devices]
+        default = min(self._rows, key=lambda name: "GPU" not in name)  # the first GPU, if any
+        return next((name for name in self._rows if name in local), default)
+
+
+def _local(device: str) -> str:
+    """Returns the name of a device without its machine, such as "/device:CPU:0"."""
+    return f"/device:{device.rpartition('/device:')[2]}"
 
 
 def _of_rows(factor: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
