@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from engine.models.channel_passes import Rows, normalize_by_moments
+from engine.models.channel_passes import ValidRows, normalize_by_moments
 
 # If the squared mean of a channel is at most this many times its variance plus epsilon, one pass
 # computes the variance, with at most 17 times the relative rounding error of a sum of squares. In
@@ -21,7 +21,9 @@ from engine.models.channel_passes import Rows, normalize_by_moments
 _FAR = 16.0
 
 
-def moments(x: tf.Tensor, rows: Rows, epsilon: float, kernels: bool) -> tuple[tf.Tensor, tf.Tensor]:
+def moments(
+    x: tf.Tensor, rows: ValidRows, epsilon: float, kernels: bool
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the mean and the biased variance of the valid rows, float32 [channels].
 
     Without a valid row, both are 0. Computes no gradient: see `moments_gradient`.
@@ -50,7 +52,7 @@ def moments(x: tf.Tensor, rows: Rows, epsilon: float, kernels: bool) -> tuple[tf
     return tf.cond(near, lambda: (mean, variance), again)
 
 
-def _in_one_pass(x: tf.Tensor, rows: Rows) -> tuple[tf.Tensor, tf.Tensor]:
+def _in_one_pass(x: tf.Tensor, rows: ValidRows) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns mean and biased variance of float32 inputs whose mean is near zero."""
     axes = list(range(1, x.shape.rank - 1))
     sums = tf.reduce_sum(x, axes) if axes else x
@@ -62,7 +64,7 @@ def _in_one_pass(x: tf.Tensor, rows: Rows) -> tuple[tf.Tensor, tf.Tensor]:
     return mean, tf.maximum(mean_square - tf.square(mean), 0.0)
 
 
-def _around_first_row(x: tf.Tensor, rows: Rows) -> tuple[tf.Tensor, tf.Tensor]:
+def _around_first_row(x: tf.Tensor, rows: ValidRows) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns mean and biased variance from sums over the distances from the first valid row.
 
     The mean of one of n rows is at most sqrt(n) standard deviations from the mean of all: the
@@ -83,7 +85,7 @@ def _around_first_row(x: tf.Tensor, rows: Rows) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.where(rows.count > 0, shift + offset, 0.0), variance
 
 
-def _of_kernel(x: tf.Tensor, rows: Rows) -> tuple[tf.Tensor, tf.Tensor]:
+def _of_kernel(x: tf.Tensor, rows: ValidRows) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns mean and biased variance by TensorFlow's kernel of batch norm; all rows are valid."""
     channels = x.shape[-1:]
     _, mean, variance = normalize_by_moments(x, rows, tf.ones(channels), tf.zeros(channels), 1e-3)

@@ -15,14 +15,14 @@ import tensorflow as tf
 from engine.models import channel_passes as passes
 from engine.models.base import ForwardContext
 from engine.models.batch_moments import moments
-from engine.models.channel_passes import Rows
+from engine.models.channel_passes import ValidRows
 
 
 def batch_normalized(
     x: tf.Tensor,
     scale: tf.Tensor,
     offset: tf.Tensor,
-    rows: Rows,
+    rows: ValidRows,
     epsilon: float,
     context: ForwardContext,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -77,7 +77,7 @@ def _normalized(
 
 
 def _moments(
-    x: tf.Tensor, rows: Rows, epsilon: float, kernels: bool
+    x: tf.Tensor, rows: ValidRows, epsilon: float, kernels: bool
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the `moments` of this replica, with a gradient."""
 
@@ -111,7 +111,7 @@ def _of_all_replicas(
 
 
 def _on_one_replica(
-    x: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor, rows: Rows, epsilon: float
+    x: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor, rows: ValidRows, epsilon: float
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Returns the results of `batch_normalized` if no other replica shares the micro-batch."""
 
@@ -150,7 +150,7 @@ def _on_one_replica(
     return function(x, scale, offset)
 
 
-def _if_whole(rows: Rows, whole: Any, partial: Any) -> Any:
+def _if_whole(rows: ValidRows, whole: Any, partial: Any) -> Any:
     """Returns `whole()` if no row is padding, else `partial()`; chosen in the graph."""
     if rows.mask is None:
         return whole()

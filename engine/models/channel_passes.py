@@ -17,7 +17,7 @@ import tensorflow as tf
 NORMALIZED_DTYPES = (tf.float32, tf.bfloat16, tf.float16)  # of activations; cast others to float32
 
 
-class Rows(NamedTuple):
+class ValidRows(NamedTuple):
     """The valid rows of a micro-batch."""
 
     mask: tf.Tensor | None  # float32 [rows]: 1 for a valid row, 0 for padding; None: all are valid
@@ -35,13 +35,13 @@ class Rows(NamedTuple):
         return tf.where(valid, tensor, tf.zeros([], tensor.dtype))
 
 
-def valid_rows(x: tf.Tensor, mask: tf.Tensor | None) -> Rows:
-    """Returns the `Rows` of `x`, [rows, ..., channels], with `mask` as in `Rows`."""
+def valid_rows(x: tf.Tensor, mask: tf.Tensor | None) -> ValidRows:
+    """Returns the `ValidRows` of `x`, [rows, ..., channels], with `mask` as in `ValidRows`."""
     rows = tf.cast(tf.shape(x)[0], tf.float32) if mask is None else tf.reduce_sum(mask)
     positions = x.shape[1:-1].num_elements()
     if positions is None:
         positions = tf.cast(tf.reduce_prod(tf.shape(x)[1:-1]), tf.float32)
-    return Rows(mask, rows * positions)
+    return ValidRows(mask, rows * positions)
 
 
 def uses_kernels(compiled: bool) -> bool:
@@ -84,7 +84,7 @@ def normalize(
 
 
 def normalize_by_moments(
-    x: tf.Tensor, rows: Rows, scale: tf.Tensor, offset: tf.Tensor, epsilon: float
+    x: tf.Tensor, rows: ValidRows, scale: tf.Tensor, offset: tf.Tensor, epsilon: float
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Returns `normalize` by mean and variance of `x`, and these, by one kernel.
 
@@ -151,7 +151,7 @@ def normalize_by_moments_gradient(
 
 def moments_gradient(
     x: tf.Tensor,
-    rows: Rows,
+    rows: ValidRows,
     mean: tf.Tensor,
     of_mean: tf.Tensor,
     of_variance: tf.Tensor,

@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from engine.models.base import ForwardContext
 from engine.models.batch_normalization import batch_normalized
-from engine.models.channel_passes import NORMALIZED_DTYPES, Rows
+from engine.models.channel_passes import NORMALIZED_DTYPES, ValidRows
 from engine.models.max_pool import max_pool
 from engine.models.stateless_random import MAX_DROPOUT_RATE, StatelessRNG
 
@@ -311,7 +311,7 @@ def _normalized(forward: Forward, layer: Any, inputs: Any, mask: Any) -> Any:
             inputs if inputs.dtype in NORMALIZED_DTYPES else tf.cast(inputs, tf.float32),
             tf.ones(channels) if scale is None else scale,
             tf.zeros(channels) if offset is None else offset,
-            Rows(valid, local_count),
+            ValidRows(valid, local_count),
             layer.epsilon,
             forward.context,
         )

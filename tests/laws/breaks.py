@@ -746,8 +746,8 @@ BREAKS = (
         "a collected metric loses the rows of all micro-batches but one",
         ("tests/unit/test_collected.py",),
         "engine/core/collected.py",
-        "places = batch.row + tf.range(rows_here, dtype=tf.int64)",
-        "places = tf.range(rows_here, dtype=tf.int64)",
+        "sources = tf.range(length, dtype=tf.int64) - batch.row",
+        "sources = tf.range(length, dtype=tf.int64)",
     ),
     Break(
         "L8",
