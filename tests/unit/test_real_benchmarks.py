@@ -192,3 +192,15 @@ def test_bfloat16():
     exact = Bare(small("W8"), shuffled=False)
     exact.take(1)
     assert 0 < abs(bare.loss - exact.loss) < 0.05
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_contenders(name, tmp_path):
+    """With --quick, contenders have some of the variants that they have without."""
+    spec = SPECS[name]
+    quick = comparison.contenders(spec, "float32", tmp_path, True)
+    every = comparison.contenders(spec, "float32", tmp_path, False)
+    assert [each.name for each in quick] == list(comparison.SHORT.values())
+    for few, many in zip(quick, every, strict=True):
+        assert few.variants.items() <= many.variants.items()
+        assert all(name in command for command in many.variants.values())
