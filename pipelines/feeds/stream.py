@@ -222,8 +222,14 @@ class StreamingFeed:
                     # The last chunk is filled up with examples from the beginning of the block.
                     places = self._table_places(step, replica)
                     places = np.resize(places, [self._chunks * self._chunk_size, 2])
-                    for chunk in np.split(places, self._chunks):
-                        stored = self._read(chunk)
+                    # Of a block at once: in a large data set, each call computes the order.
+                    indices = self._indices(places)
+                    for chunk, some in zip(
+                        np.split(places, self._chunks),
+                        np.split(indices, self._chunks),
+                        strict=True,
+                    ):
+                        stored = self._read(chunk, some)
                         with tf.device("CPU:0"):
                             queue.enqueue(tf.nest.flatten(constants(stored)))
                 step += self._steps
@@ -233,34 +239,42 @@ class StreamingFeed:
             self._failure = error
             queue.close()  # reading failed: the pipeline must not wait forever
 
-    def _read(self, places: np.ndarray) -> Nest:
-        """Reads stored examples by (epoch, position in the order of the epoch), int64 [k, 2].
+    def _indices(self, places: np.ndarray) -> np.ndarray:
+        """Returns the indices of examples by (epoch, position in the order of the epoch).
+
+        `places` is int64 [k, 2], the indices int64 [k]. Those of a tf.data pipeline are the
+        positions.
+        """
+        epochs, positions = places[:, 0], places[:, 1] % self._plan.examples
+        if isinstance(self._reader, SequentialReader):
+            return positions
+        indices = np.empty(len(positions), np.int64)
+        for epoch in np.unique(epochs):
+            in_epoch = epochs == epoch
+            indices[in_epoch] = self._plan.examples_at(epoch, positions[in_epoch])
+        return indices
+
+    def _read(self, places: np.ndarray, indices: np.ndarray) -> Nest:
+        """Reads stored examples by (epoch, position in its order), int64 [k, 2], and `_indices`.
 
         If images are cropped, returns (stored examples, random draws of their crops).
         """
         epochs, positions = places[:, 0], places[:, 1] % self._plan.examples
-        stored = self._read_stored(epochs, positions)
+        stored = self._read_stored(epochs, indices)
         if self._crop is None:
             return stored
         return stored, self._crop.draws(self._plan.seed or 0, epochs, positions)
 
-    def _read_stored(self, epochs: np.ndarray, positions: np.ndarray) -> Nest:
-        """Reads the stored examples at `positions[i]` in the order of epoch `epochs[i]`.
-
-        Both arguments are int64 [k].
-        """
+    def _read_stored(self, epochs: np.ndarray, indices: np.ndarray) -> Nest:
+        """Reads the stored examples with `indices`, as `_indices` returns them, of their epochs."""
         plan, reader = self._plan, self._reader
         if not isinstance(reader, SequentialReader):
-            indices = np.empty(len(positions), np.int64)
-            for epoch in np.unique(epochs):
-                in_epoch = epochs == epoch
-                indices[in_epoch] = plan.examples_at(epoch, positions[in_epoch])
             return reader.read(indices)
         # Runs of one epoch, one after the other: a pipeline gives examples in its own order.
         ends = np.flatnonzero(np.diff(epochs, append=-1)) + 1
         seed = plan.seed or 0
         parts = [
-            tf.nest.flatten(reader.read_epoch(seed, int(epochs[start]), positions[start:end]))
+            tf.nest.flatten(reader.read_epoch(seed, int(epochs[start]), indices[start:end]))
             for start, end in zip([0, *ends], ends, strict=False)
         ]
         leaves = [np.concatenate(leaf) for leaf in zip(*parts, strict=True)]
