@@ -22,6 +22,6 @@ _NAMES = ("logistic", "mlp", "cnn", "speedrun", *(f"seed_{number:03}" for number
 
 NETWORKS = Registry(
     "model",
-    {name: f"engine.models.networks:{name}" for name in _NAMES},
+    {name: f"engine.models.networks.digits:{name}" for name in _NAMES},
     passed=("inputs", "outputs", "hidden"),
 )
