@@ -70,6 +70,23 @@ def test_max_pool_matches_keras(size):
     assert y.shape[1:] == layer.output_shape
 
 
+@pytest.mark.parametrize(("size", "stride"), [(2, 1), (3, 2), (2, 3), (1, 2)])
+@pytest.mark.parametrize("padding", ["VALID", "SAME", 1])
+def test_max_pool_padding_and_stride(size, stride, padding):
+    x = -1 - np.abs(normal(2, 11, 8, 3))  # zeros from padding would be the maximum
+    if padding == 1 and size == 1:
+        with pytest.raises(ValueError, match="of size 1 must be one of VALID, SAME, 0, got 1"):
+            MaxPool(size, stride, padding)
+        return
+    layer = made(MaxPool(size, stride, padding), (11, 8, 3))
+    y = layer(x, EVALUATION)
+    if padding == 1:
+        x = np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)], constant_values=-np.inf)
+    twin = keras.layers.MaxPooling2D(size, stride, "same" if padding == "SAME" else "valid")
+    np.testing.assert_array_equal(y, twin(x))
+    assert y.shape[1:] == layer.output_shape
+
+
 @pytest.mark.parametrize("activation", [None, "relu"])
 def test_dense(activation):
     x = normal(4, 6)
@@ -111,6 +128,9 @@ def test_initial_weights():
         (lambda: Dense(3, "rleu"), "must be one of None, elu, .*, got 'rleu'; did you mean 'relu'"),
         (lambda: Activation(None), "activation must be one of elu, .*, tanh, got None$"),
         (lambda: MaxPool(0), "size of a max pool must be"),
+        (lambda: MaxPool(2, 0), "stride of a max pool must be"),
+        (lambda: MaxPool(3, 2, 2), "padding of a max pool of size 3 must be one of VALID, SAME, 0"),
+        (lambda: MaxPool(3, 2, "same"), "must be one of VALID, SAME, 0, 1, got 'same'"),
         (lambda: Dropout(1.0), r"rate of a dropout must be in \[0, 1\), got 1.0"),
         (lambda: Dropout(0.99999), r"dropout must be at most 1 - 2\^-15, got 0.99999"),
         (lambda: BatchNorm(momentum=2), r"momentum of a batch norm must be in \[0, 1\], got 2"),

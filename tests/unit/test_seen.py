@@ -27,6 +27,8 @@ NETWORKS = {
         *(Convolution(4), MaxPool(3), Convolution(4), BatchNorm(), MaxPool()),
         *(Flatten(), Dense(3)),
     ],
+    "overlapping pool": lambda: [Convolution(4), MaxPool(3, 2), MaxPool(2, 3), Flatten(), Dense(3)],
+    "padded pool": lambda: [Convolution(4), MaxPool(3, 2, 1), Flatten(), Dense(3)],
     "padding": lambda: [Convolution(4, padding="SAME"), MaxPool(4), Flatten(), Dense(3)],
     "dropout": lambda: [Convolution(4), Dropout(0.4), MaxPool(4), Flatten(), Dense(3)],
     "nothing spatial": lambda: [Flatten(), Dense(3)],
@@ -37,6 +39,8 @@ READ = {
     "strides in front of a norm": 12,  # 12 -> 5 -> 2
     "activation": 14,
     "norm in front of a pool": 14,  # 14 -> 12 -> 4 -> 2; the norm reads every pixel
+    "overlapping pool": 13,  # 13 -> 11 -> 5 -> 2
+    "padded pool": 15,
     "padding": 15,
     "dropout": 15,  # dropout draws for the whole input shape
     "nothing spatial": 15,

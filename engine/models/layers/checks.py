@@ -44,7 +44,7 @@ def at_least_one(what: str, value: int) -> int:
 def one_of(what: str, value: Any, known: Sequence[Any]) -> Any:
     """Returns `value`; raises ValueError, which names `what`, if it is not one of `known`."""
     if not any(value is each or value == each for each in known):
-        guess = did_you_mean(str(value), [each for each in known if each])
+        guess = did_you_mean(str(value), [str(each) for each in known if each])
         raise ValueError(
             f"{what} must be one of {', '.join(map(str, known))}, got {value!r}{guess}"
         )

@@ -11,39 +11,73 @@ from engine.models.layers.checks import at_least_one, called, image_shape, one_o
 
 
 class MaxPool(Layer):
-    """Max pooling over non-overlapping `size` x `size` windows, with VALID padding.
+    """Max pooling over `size` x `size` windows that are `stride` (by default `size`) apart.
+
+    Args:
+      size: height and width of the windows.
+      stride: distance between the windows; None: `size`, so that windows do not overlap.
+      padding: "VALID": no incomplete windows. "SAME": the output has ceil(side / stride) positions,
+        and a window at the border covers only the elements inside the image, as in Keras. An
+        integer of at most size / 2: the image is extended by so many rows and columns on each side,
+        which are never the maximum, as in PyTorch.
 
     Raises:
-      ValueError: if `size` is not an integer of 1 or more.
+      ValueError: if an argument is invalid.
     """
 
     kind = "max pool"
 
-    def __init__(self, size: int = 2):
+    def __init__(
+        self,
+        size: int = 2,
+        stride: int | None = None,
+        padding: Literal["VALID", "SAME"] | int = "VALID",
+    ):
         super().__init__()
         self.size = at_least_one("the size of a max pool", size)
+        stride = size if stride is None else stride
+        self.stride = at_least_one("the stride of a max pool", stride)
+        known: tuple[str | int, ...] = ("VALID", "SAME", *range(self.size // 2 + 1))
+        # With more than half the size, a window could lie outside the image.
+        padding = one_of(f"padding of a max pool of size {size}", padding, known)
+        self.padding = padding or "VALID"
 
     @property
     def label(self) -> str:
-        """Label of the layer, for example "max pool 2x2"."""
-        return f"max pool {self.size}x{self.size}"
+        """Label of the layer, for example "max pool 2x2" or "max pool 3x3 stride 2"."""
+        stride = f" stride {self.stride}" if self.stride != self.size else ""
+        return f"max pool {self.size}x{self.size}{stride}"
 
     def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
-        """Returns the output shape, (height // size, width // size, channels).
+        """Returns the output shape, (windows in height, windows in width, channels).
 
         Raises:
-          ValueError: if the inputs are not images, or are smaller than a window.
+          ValueError: if the inputs are not images or, with their padding, are smaller than a
+            window.
         """
-        height, width, channels = image_shape(self, input_shape, self.size, initializer)
-        return (height // self.size, width // self.size, channels)
+        covered = 1 if self.padding == "SAME" else self.size - 2 * self._border
+        height, width, channels = image_shape(self, input_shape, max(covered, 1), initializer)
+        positions = [(side - covered) // self.stride + 1 for side in (height, width)]
+        return (*positions, channels)
 
     def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
-        """Returns the maximum of each window, [rows, height // size, width // size, channels]."""
-        return tf.nn.max_pool2d(x, self.size, self.size, "VALID")
+        """Returns the maximum of each window, `[rows, *output_shape]`."""
+        border = [self._border] * 2
+        padding = [[0, 0], border, border, [0, 0]] if self._border else self.padding
+        return tf.nn.max_pool2d(x, self.size, self.stride, padding)
 
     def reads(self, height: int, width: int) -> tuple[int, int] | None:
-        """Returns (height * size, width * size): windows do not overlap; see `Layer.reads`."""
-        return height * self.size, width * self.size
+        """Returns ((height - 1) * stride + size, (width - 1) * stride + size); None with padding.
+
+        See `Layer.reads`.
+        """
+        if self.padding != "VALID":
+            return None
+        return (height - 1) * self.stride + self.size, (width - 1) * self.stride + self.size
+
+    @property
+    def _border(self) -> int:
+        return self.padding if isinstance(self.padding, int) else 0
 
 
 class AveragePool(Layer):
