@@ -19,6 +19,8 @@ BUDGETS = {
     "text_classification": (12, ("Fives", "text")),
     "character_model": (25, ()),
     "keras_applications": (10, ()),
+    "u_net": (30, ()),
+    "text_encoder": (22, ()),
 }
 PARTS = {"FocalLoss": 6, "sawtooth": 6, "SignDescent": 6}  # of own_training
 
