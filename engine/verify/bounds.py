@@ -38,7 +38,8 @@ def bound(precision: str, path: float, length: float) -> float:
     """Returns the bound on a tensor's relative difference between runs on N replicas and on one.
 
     In float32, and for a tensor that no update moved, the bound is 1e-5. In any other precision, of
-    unit roundoff u, the bound is 2 (4u + sqrt(2u)) path / length. Two gradients differ by about 4u + sqrt(2u):
+    unit roundoff u, the bound is 2 (4u + sqrt(2u)) path / length. Two gradients differ by about
+    4u + sqrt(2u):
 
     - 2u: layers round gradients to the compute dtype. One replica rounds the gradient of the whole
       batch, each of several replicas the gradient of a chunk. The norms of the chunks' gradients,
