@@ -3,7 +3,7 @@
     python examples/text_encoder.py --dataset=modules --model=encoder --epochs=3 \
         --learning_rate=0.002 --schedule=one_cycle
 
-1 min on two CPU cores; the validation accuracy is 60%.
+1 min on two CPU cores; the test accuracy is 63%.
 """
 
 import argparse
