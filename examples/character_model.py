@@ -1,4 +1,4 @@
-"""Trains a language model of characters: a causal transformer on Shakespeare's plays.
+"""Trains a language model of characters: the built-in transformer on Shakespeare's plays.
 
     python examples/character_model.py --dataset=shakespeare --task=next_character \
         --model=transformer --global_batch_size=12 --train_steps=2000 --learning_rate=1e-3 \
@@ -42,20 +42,6 @@ class NextCharacter(tl.Task):
         logits, targets = model(batch.inputs, context), tf.cast(batch.targets, tf.int64)
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
         return tl.TaskOutput(tf.reduce_mean(losses, -1), {"perplexity": (losses,)})
-
-
-@tl.model
-def transformer(outputs, *, depth: int = 4, units: int = 128, heads: int = 4):
-    layers = tl.models
-
-    def block():
-        attention = layers.Residual(layers.LayerNorm(), layers.Attention(heads, causal=True))
-        dense = [layers.LayerNorm(), layers.Dense(4 * units, "gelu"), layers.Dense(units)]
-        return [attention, layers.Residual(*dense)]
-
-    embedding = [layers.Embedding(128, units), layers.PositionEmbedding()]
-    blocks = [layer for _ in range(depth) for layer in block()]
-    return [*embedding, *blocks, layers.LayerNorm(), layers.Dense(outputs.shape[-1])]
 
 
 tl.main()

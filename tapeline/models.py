@@ -15,7 +15,8 @@
 User-defined layers derive from `Layer`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -26,6 +27,7 @@ from engine.models.layers import (
     Activation,
     Attention,
     AveragePool,
+    ClassToken,
     Concatenate,
     Convolution,
     ConvolutionTranspose,
@@ -37,9 +39,13 @@ from engine.models.layers import (
     GlobalAveragePool,
     LayerNorm,
     MaxPool,
+    PaddedShortcut,
     PositionEmbedding,
     Reshape,
     Residual,
+    SelectToken,
+    TiedOutput,
+    TransformerBlock,
 )
 from engine.models.registry import NETWORKS
 from engine.models.sequential import Sequential
@@ -53,6 +59,7 @@ __all__ = [
     "Attention",
     "AveragePool",
     "BatchNorm",
+    "ClassToken",
     "Concatenate",
     "Convolution",
     "ConvolutionTranspose",
@@ -68,12 +75,16 @@ __all__ = [
     "LayerNorm",
     "LayerSummary",
     "MaxPool",
+    "PaddedShortcut",
     "PositionEmbedding",
     "Reshape",
     "Residual",
+    "SelectToken",
     "Sequential",
     "StatelessRNG",
     "StatisticUpdate",
+    "TiedOutput",
+    "TransformerBlock",
     "build",
     "names",
     "register",
@@ -89,8 +100,10 @@ def build(
     output_shape: Sequence[int],
     seed: int,
     hidden: Sequence[int] = (512, 512),
+    arguments: Mapping[str, Any] | None = None,
+    input_dtype: tf.DType = tf.float32,
 ) -> tf.Module:
-    """Builds a registered network for inputs and outputs that are one float32 tensor each.
+    """Builds a registered network for inputs and outputs that are one tensor each.
 
     The network does not scale its inputs: scale images to 0..1 before you call it.
 
@@ -100,12 +113,17 @@ def build(
       output_shape: shape of an example's output, without the batch axis.
       seed: seed of the initial weights.
       hidden: number of units of each hidden layer, for a network that has this parameter.
+      arguments: further arguments of the network by name, such as `{"depth": 50}`.
+      input_dtype: dtype of the inputs.
 
     Raises:
       ValueError: as `engine.models.build.build_model`.
     """
-    inputs, outputs = tf.TensorSpec(input_shape), tf.TensorSpec(output_shape)
-    return build_model(name, inputs=inputs, outputs=outputs, seed=seed, hidden=hidden)
+    specs = {
+        "inputs": tf.TensorSpec(input_shape, input_dtype),
+        "outputs": tf.TensorSpec(output_shape),
+    }
+    return build_model(name, **specs, seed=seed, hidden=hidden, arguments=arguments)
 
 
 def names() -> tuple[str, ...]:

@@ -1,7 +1,7 @@
-"""Flags for the arguments of the functions that users register::
+"""Flags for the arguments of registered functions, of users and of some built-in networks::
 
     @tl.model
-    def resnet(inputs, outputs, *, depth: int = 4):  # --model=resnet --model.depth=8
+    def small(inputs, outputs, *, depth: int = 4):  # --model=small --model.depth=8
 
 A keyword-only parameter is a flag unless the engine fills it in. Its type is that of the
 annotation, or else of the default: int, float, bool, str, or a tuple of ints or floats.
@@ -97,10 +97,10 @@ def registry(option: str) -> Registry:
     return import_attribute(_REGISTRIES[option])
 
 
-def added() -> Iterator[tuple[str, str]]:
-    """Yields (option, name) of each user-registered function, such as ("model", "resnet")."""
+def with_flags() -> Iterator[tuple[str, str]]:
+    """Yields (option, name) of each function whose arguments are flags: ("model", "resnet")."""
     for option in _REGISTRIES:
-        for name in registry(option).added:
+        for name in registry(option).with_flags:
             yield option, name
 
 
@@ -111,7 +111,7 @@ def split_name(name: str) -> str:
 
 
 def selected(values: Mapping[str, Any]) -> list[Argument]:
-    """Returns the arguments of the user-registered functions that the options select.
+    """Returns the arguments, that are flags, of the functions that the options select.
 
     `values` holds the values of options by name.
 
@@ -121,7 +121,7 @@ def selected(values: Mapping[str, Any]) -> list[Argument]:
     return [
         argument
         for option in _REGISTRIES
-        if (name := values.get(option)) in registry(option).added
+        if (name := values.get(option)) in registry(option).with_flags
         for argument in arguments(option, str(name))
     ]
 
@@ -143,7 +143,7 @@ def resolved(values: Mapping[str, Any]) -> dict[str, Any]:
             option = split_name(argument.name)
             raise ValueError(f"--{argument.name}: give it; --{option}={values[option]} needs it")
         found[argument.name] = None if value is None else argument.parsed(value)
-    known = {each.name for option, name in added() for each in arguments(option, name)}
+    known = {each.name for option, name in with_flags() for each in arguments(option, name)}
     for name in values:
         if split_name(name) and name not in known:
             hint = did_you_mean(name, sorted(known))

@@ -51,7 +51,7 @@ def help_text() -> str:
         for field in dataclasses.fields(section):
             lines.append(f"  --{field.name}={written(field.default)}")
             lines.append(f"      {_description(field)}")
-    for option, name in function_arguments.added():
+    for option, name in function_arguments.with_flags():
         if listed := function_arguments.arguments(option, name):
             lines += ["", function_arguments.heading(option, name)]
         for each in listed:
@@ -80,4 +80,11 @@ def table() -> str:
             effect, _ = _EFFECTS[field.metadata["affects"]]
             description = _description(field, built_in=True)
             lines.append(f"| `--{field.name}` | {default} | {effect} | {description} |")
+    for option, name in function_arguments.with_flags():
+        if name in function_arguments.registry(option).added:
+            continue
+        lines += ["", f"## {function_arguments.heading(option, name).rstrip('.')}", ""]
+        lines += ["All are *fixed*.", "", "| argument | default | meaning |", "|---|---|---|"]
+        for each in function_arguments.arguments(option, name):
+            lines.append(f"| `--{each.name}` | `{written(each.default)}` | {each.help} |")
     return "\n".join(lines) + "\n"

@@ -54,7 +54,7 @@ def _registry() -> absl_flags.FlagValues:
 
 
 def _define_arguments(registry: absl_flags.FlagValues, values: dict[str, str]) -> list[str]:
-    """Defines the flags of the arguments of user-registered functions; returns the flags' names.
+    """Defines the flags of the arguments of registered functions; returns the flags' names.
 
     Flags of functions that the options in `values` do not select accept any text, without effect.
     """
@@ -63,7 +63,7 @@ def _define_arguments(registry: absl_flags.FlagValues, values: dict[str, str]) -
         each.name: bool if each.type is bool else str
         for each in function_arguments.selected(options)
     }
-    for option, name in function_arguments.added():
+    for option, name in function_arguments.with_flags():
         for each in function_arguments.arguments(option, name):
             types.setdefault(each.name, str)
     for name, kind in types.items():

@@ -31,11 +31,19 @@ class Registry(Mapping[str, Any]):
 
     `kind` is a noun for messages, such as "optimizer"; `paths` are the import paths of the built-in
     factories, "module:attribute", by name; `passed` are the names of the parameters that the engine
-    fills in. Other keyword-only parameters become flags: see `engine.config.arguments`.
+    fills in. Other keyword-only parameters become flags (see `engine.config.arguments`): of all
+    factories that users register, and of the built-in ones in `with_flags`, whose modules do not
+    import TensorFlow.
     """
 
-    def __init__(self, kind: str, paths: Mapping[str, str], passed: Collection[str] = ()) -> None:
-        self.kind, self.passed = kind, frozenset(passed)
+    def __init__(
+        self,
+        kind: str,
+        paths: Mapping[str, str],
+        passed: Collection[str] = (),
+        with_flags: Collection[str] = (),
+    ) -> None:
+        self.kind, self.passed, self._with_flags = kind, frozenset(passed), tuple(with_flags)
         self._entries: dict[str, Any] = dict(paths)
 
     def register(self, name: str | Callable[..., Any]) -> Any:
@@ -96,6 +104,11 @@ class Registry(Mapping[str, Any]):
     def added(self) -> tuple[str, ...]:
         """Names of the factories that `register` has added, in the order of registration."""
         return tuple(name for name, entry in self._entries.items() if not isinstance(entry, str))
+
+    @property
+    def with_flags(self) -> tuple[str, ...]:
+        """Names of the factories whose keyword-only parameters are flags, built-in ones first."""
+        return (*self._with_flags, *self.added)
 
 
 def parameters(factory: Callable[..., Any]) -> frozenset[str]:

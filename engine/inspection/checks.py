@@ -14,6 +14,7 @@ from engine.inspection.eager_step import EagerStep, depends_on_inputs
 from engine.inspection.eager_trace import EagerTrace
 from engine.inspection.overfit import Overfit
 from engine.inspection.parameters import Parameter
+from engine.models.properties import named_variables
 from engine.runtime.user_code import place
 from engine.tasks.task import Task
 
@@ -128,7 +129,8 @@ def gradients(parts: Parts, rows: list[Parameter], trained: Overfit | None) -> l
     """Returns a line on the trainable variables that get no gradient, if there are any.
 
     These are variables on which the loss does not depend, and those whose gradient in the first
-    step is 0 and that the steps on one batch did not change.
+    step is 0 and that the steps on one batch did not change, without the `cancelled_variables` of
+    layers.
 
     Args:
       parts: the run.
@@ -138,7 +140,10 @@ def gradients(parts: Parts, rows: list[Parameter], trained: Overfit | None) -> l
     where = _place(getattr(parts.model, "made_by", None), parts.task)
     without = [r.name for r in rows if r.use == "trained" and r.gradient is None]
     unchanged = trained.unchanged if trained else []
-    zero = [r.name for r in rows if r.gradient == 0 and r.name in unchanged]
+    cancelled = _cancelled(parts.model)
+    zero = [
+        r.name for r in rows if r.gradient == 0 and r.name in unchanged and r.name not in cancelled
+    ]
     lines = []
     if without:
         lines.append(f"{where}the loss does not depend on the trainable {', '.join(without)}")
@@ -146,6 +151,13 @@ def gradients(parts: Parts, rows: list[Parameter], trained: Overfit | None) -> l
         steps = len(trained.losses)
         lines.append(f"{where}the gradient is 0, also after {steps} steps, of {', '.join(zero)}")
     return lines
+
+
+def _cancelled(model: tf.Module) -> set[str]:
+    """Returns the names of the variables that layers declare as cancelled by the computation."""
+    layers = (model, *model.submodules)
+    found = {id(each) for layer in layers for each in getattr(layer, "cancelled_variables", ())}
+    return {name for name, each in named_variables(model).items() if id(each) in found}
 
 
 def _place(*parts: object) -> str:

@@ -169,6 +169,26 @@ class Initializer:
         stddev = math.sqrt(2 / math.prod(shape[:-1]))
         return self.truncated_normal(name, shape, stddev / _TRUNCATED_STDDEV)
 
+    def he_normal_fan_out(self, name: str, shape: Shape) -> tf.Variable:
+        """Returns a trainable kernel for a layer with a ReLU, float32 [..., inputs, outputs].
+
+        The elements are normal with the standard deviation sqrt(2 / fan_out), where `fan_out` is
+        the number of output channels times the spatial positions (He et al. 2015). torchvision
+        initializes the convolutions of its ResNets like this.
+        """
+        return self.normal(name, shape, math.sqrt(2 / math.prod((*shape[:-2], shape[-1]))))
+
+    def normal(self, name: str, shape: Shape, stddev: float) -> tf.Variable:
+        """Returns a trainable float32 variable of normal random numbers of mean 0."""
+        # In float64, as in `truncated_normal`. The draws include -1, whose quantile is infinite.
+        with tf.device("CPU:0"):
+            uniform = tf.random.stateless_uniform(
+                shape, self._key(), -1, 1, dtype=tf.float64, alg="philox"
+            )
+            value = math.sqrt(2) * tf.math.erfinv(tf.maximum(uniform, 2.0**-52 - 1))
+            value = tf.cast(value * stddev, tf.float32)
+        return tf.Variable(value, name=self._name(name))
+
     def truncated_normal(self, name: str, shape: Shape, stddev: float) -> tf.Variable:
         """Returns a trainable float32 variable of truncated normal random numbers.
 

@@ -22,6 +22,9 @@ class BatchNorm(Layer):
     Args:
       momentum: decay of the moving averages, in [0, 1].
       epsilon: number that is added to the variance.
+      zero_scale: whether the scale starts at 0 instead of 1. As the last layer of a residual
+        branch, the block then starts as its shortcut (Goyal et al. 2017, "Accurate, large minibatch
+        SGD").
 
     Raises:
       ValueError: if `momentum` is not in [0, 1].
@@ -29,8 +32,9 @@ class BatchNorm(Layer):
 
     kind = "batch norm"
 
-    def __init__(self, momentum: float = 0.99, epsilon: float = 1e-3):
+    def __init__(self, momentum: float = 0.99, epsilon: float = 1e-3, *, zero_scale: bool = False):
         super().__init__()
+        self._first_scale = 0.0 if zero_scale else 1.0
         if not 0 <= momentum <= 1:
             raise ValueError(f"the momentum of a batch norm must be in [0, 1], got {momentum}")
         self.momentum, self.epsilon = momentum, epsilon
@@ -38,7 +42,7 @@ class BatchNorm(Layer):
     def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
         """Creates the variables; returns the output shape, which is the input shape."""
         channels = input_shape[-1:]
-        self.scale = initializer.constant("scale", channels, 1.0)
+        self.scale = initializer.constant("scale", channels, self._first_scale)
         self.offset = initializer.constant("offset", channels, 0.0)
         self.moving_mean = initializer.statistic("moving_mean", channels, 0.0)
         self.moving_variance = initializer.statistic("moving_variance", channels, 1.0)

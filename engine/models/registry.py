@@ -9,9 +9,9 @@ numbers of units of the hidden layers. It returns a list of new layers at each c
     def linear(outputs):
         return [Flatten(), Dense(outputs.shape[-1])]
 
-Other keyword-only parameters of a factory that a user registers become flags, such as
-`--model.depth`. This module does not import TensorFlow, so that the names are known before
-TensorFlow is imported.
+Other keyword-only parameters of a factory become flags, such as `--model.depth`, if a user
+registers it or it is one of `engine.models.networks.factories`. This module does not import
+TensorFlow, so that the names are known before TensorFlow is imported.
 """
 
 from __future__ import annotations
@@ -20,12 +20,17 @@ from engine.config.registry import Registry
 
 DENSE = ("logistic", "mlp")  # built-in networks with dense layers only
 _CONVOLUTIONAL = ("cnn", "resnet", "speedrun", *(f"seed_{number:03}" for number in range(5)))
-_NAMES = ("logistic", "mlp", "cnn", "speedrun", *(f"seed_{number:03}" for number in range(5)))
+_OF_DIGITS = ("logistic", "mlp", "cnn", "speedrun", *(f"seed_{n:03}" for n in range(5)))
+_FAMILIES = ("resnet", "vit", "transformer")
 
 NETWORKS = Registry(
     "model",
-    {name: f"engine.models.networks:{name}" for name in _NAMES},
+    {
+        **{name: f"engine.models.networks.digits:{name}" for name in _OF_DIGITS},
+        **{name: f"engine.models.networks.factories:{name}" for name in _FAMILIES},
+    },
     passed=("inputs", "outputs", "hidden"),
+    with_flags=_FAMILIES,
 )
 
 

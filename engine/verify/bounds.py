@@ -37,8 +37,9 @@ def arithmetic(precision: str, gpus: bool) -> str:
 def bound(precision: str, path: float, length: float) -> float:
     """Returns the bound on a tensor's relative difference between runs on N replicas and on one.
 
-    In float32 the bound is 1e-5. In any other precision, of unit roundoff u, the bound is
-    2 (4u + sqrt(2u)) path / length. Two gradients differ by about 4u + sqrt(2u):
+    In float32, and for a tensor that no update moved, the bound is 1e-5. In any other precision, of
+    unit roundoff u, the bound is 2 (4u + sqrt(2u)) path / length. Two gradients differ by about
+    4u + sqrt(2u):
 
     - 2u: layers round gradients to the compute dtype. One replica rounds the gradient of the whole
       batch, each of several replicas the gradient of a chunk. The norms of the chunks' gradients,
@@ -59,7 +60,7 @@ def bound(precision: str, path: float, length: float) -> float:
         stays around 0, but their errors, which are relative to the norm of each update, do not.
       length: norm by which the difference is divided: that of the tensor, or `path` if larger.
     """
-    if precision == "float32":
+    if precision == "float32" or not path:  # such as a bias that a softmax cancels, which stays 0
         return FLOAT32_RUN
     u = UNIT_ROUNDOFF[precision]
     return 2 * (4 * u + (2 * u) ** 0.5) * path / length
@@ -121,5 +122,7 @@ def sign_flip_bound(precision: str, path: float, length: float, elements: int) -
       length: as in `bound`.
       elements: number of elements of the tensor, 1 or more.
     """
+    if not path:
+        return 0.0
     fraction = max(32 * UNIT_ROUNDOFF[precision], 1 / elements)
     return 2 * fraction**0.5 * path / length

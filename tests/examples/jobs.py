@@ -23,7 +23,10 @@ _SMALL = ("--epochs=3", "--log_every=3", "--checkpoint_every=7", "--restore_best
 SWITCHING = "MobileNetV2", "EfficientNetB0"
 
 # Data sets that examples download, by file.
-DOWNLOADED = {"character_model": "tiny_shakespeare", "keras_applications": "cifar10"}
+DOWNLOADED = {
+    "character_model": "tiny_shakespeare",
+    "keras_applications": "cifar10",
+}
 
 # Options by job: 20 to 60 steps an epoch. The others are those of the docstring.
 _APPLICATION = (
@@ -35,6 +38,14 @@ _APPLICATION = (
 SMALL = {
     "MobileNetV2": _APPLICATION,
     "EfficientNetB0": _APPLICATION,
+    "u_net": (
+        "--global_batch_size=8",
+        "--dataset.examples=300",
+        "--dataset.side=16",
+        "--model.width=4",
+        "--model.levels=2",
+    ),
+    "text_encoder": ("--global_batch_size=128", "--model.width=16", "--model.blocks=1"),
     "keras_model": ("--global_batch_size=32", "--model.width=4"),
     "tf_module": ("--global_batch_size=32",),
     "arrays": ("--global_batch_size=16",),
@@ -53,8 +64,8 @@ SMALL = {
         "--train_steps=0",
         "--train_split=train[:400]",
         "--dataset.context=16",
-        "--model.depth=1",
-        "--model.units=32",
+        "--model.layers=1",
+        "--model.width=32",
     ),
     "metrics": ("--global_batch_size=32",),
     "folder": ("--global_batch_size=8", "--image_size=16,16"),

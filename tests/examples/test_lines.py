@@ -17,8 +17,10 @@ BUDGETS = {
     "multi_label": (8, ()),
     "segmentation": (20, ()),
     "text_classification": (12, ("Fives", "text")),
-    "character_model": (25, ("transformer",)),
+    "character_model": (25, ()),
     "keras_applications": (10, ()),
+    "u_net": (30, ()),
+    "text_encoder": (22, ()),
 }
 PARTS = {"FocalLoss": 6, "sawtooth": 6, "SignDescent": 6}  # of own_training
 

@@ -80,6 +80,26 @@ def test_convolution(data):
 
 @EXAMPLES
 @given(st.data())
+def test_symmetric_padding(data):
+    """An integer pads each side by as many zeros, with any stride or dilation."""
+    size, stride = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 3))
+    dilation = data.draw(st.integers(1, 2)) if stride == 1 else 1
+    padding, extent = data.draw(st.integers(0, 3)), (size - 1) * dilation + 1
+    x = normal(4, extent + data.draw(SIDES), extent + data.draw(SIDES), 4)
+    layer = models.Convolution(5, size, stride, padding, "silu", dilation=dilation)
+    made(layer, x.shape[1:])
+    inner = keras.layers.Conv2D(
+        5, size, stride, dilation_rate=dilation, activation="silu", dtype="float64"
+    )
+    inner.build((4, *(side + 2 * padding for side in x.shape[1:3]), 4))
+    zeros = keras.layers.ZeroPadding2D(padding, dtype="float64")
+    pairs = [(layer.kernel, inner.kernel, same), (layer.bias, inner.bias, same)]
+    check(layer, lambda x: inner(zeros(x)), pairs, x, roundings=12)
+    assert layer(x, models.ForwardContext()).shape[1:] == layer.output_shape
+
+
+@EXAMPLES
+@given(st.data())
 def test_depthwise_convolution(data):
     size, stride = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 3))
     padding, multiplier = data.draw(PADDINGS), data.draw(st.integers(1, 3))

@@ -14,14 +14,18 @@ from engine.models.layers.convolution import (
 )
 from engine.models.layers.dense import Dense, Flatten, Reshape
 from engine.models.layers.dropout import Dropout
-from engine.models.layers.embedding import Embedding, PositionEmbedding
+from engine.models.layers.embedding import Embedding, PositionEmbedding, TiedOutput
 from engine.models.layers.normalization import LayerNorm
 from engine.models.layers.pooling import AveragePool, GlobalAveragePool, MaxPool
+from engine.models.layers.shortcut import PaddedShortcut
+from engine.models.layers.tokens import ClassToken, SelectToken
+from engine.models.layers.transformer_block import TransformerBlock
 
 __all__ = [
     "Activation",
     "Attention",
     "AveragePool",
+    "ClassToken",
     "Concatenate",
     "Convolution",
     "ConvolutionTranspose",
@@ -33,7 +37,11 @@ __all__ = [
     "GlobalAveragePool",
     "LayerNorm",
     "MaxPool",
+    "PaddedShortcut",
     "PositionEmbedding",
     "Reshape",
     "Residual",
+    "SelectToken",
+    "TiedOutput",
+    "TransformerBlock",
 ]

@@ -11,20 +11,31 @@ from engine.models.base import ForwardContext, Initializer, Layer, Shape
 from engine.models.layers.checks import at_least_one, called
 from engine.models.layers.dense import Dense
 from engine.models.layers.dropout import Dropout
+from engine.models.layers.kernel import STDDEV
+from engine.models.layers.rotary import rotated
 
 
 class Attention(Layer):
     """Multi-head self-attention over the tokens of each row, with as many output as input units.
 
     Vaswani et al., 2017, "Attention is all you need", section 3.2. Queries, values and outputs have
-    biases; keys have none, because the softmax would cancel the bias, whose gradient would be
-    rounding error, as before a batch norm.
+    biases; by default, keys have none, because the softmax would cancel the bias, whose gradient
+    would be rounding error, as before a batch norm.
 
     Args:
       heads: number of heads, which must divide the number of units.
       causal: whether a token attends only to itself and to earlier tokens.
       dropout: dropout rate of the attention weights. Like that of `Dropout`, the dropout mask is a
         function of (seed, step, row of the global batch, layer).
+      rotary: whether queries and keys are rotated by the positions of their tokens; see
+        `engine.models.layers.rotary`.
+      use_bias: whether queries, values and outputs have biases.
+      key_bias: whether keys have a bias, too, as in GPT-2 and vision transformers: for the weights
+        and the numbers of parameters that are published. Without `rotary`, it keeps its value,
+        because its gradient is exactly 0; with `rotary`, it is learned.
+      kernel_initializer: as in `Dense`, of the four projections.
+      kernel_stddev: as in `Dense`, of the four projections.
+      output_stddev: standard deviation for the output projection; None: `kernel_stddev`.
 
     Raises:
       ValueError: if an argument is invalid.
@@ -32,23 +43,48 @@ class Attention(Layer):
 
     kind = "attention"
 
-    def __init__(self, heads: int, causal: bool = False, dropout: float = 0.0):
+    def __init__(
+        self,
+        heads: int,
+        causal: bool = False,
+        dropout: float = 0.0,
+        *,
+        rotary: bool = False,
+        use_bias: bool = True,
+        key_bias: bool = False,
+        kernel_initializer: str = "glorot_uniform",
+        kernel_stddev: float = STDDEV,
+        output_stddev: float | None = None,
+    ):
         super().__init__()
         self.heads = at_least_one("the heads of an attention", heads)
         self.causal, self.dropout = causal, Dropout(dropout)
+        self.rotary, self._use_bias, self._use_key_bias = rotary, use_bias, key_bias
+        self._initializer = kernel_initializer
+        self._stddevs = {"output": output_stddev or kernel_stddev}
+        self._stddevs |= dict.fromkeys(("query", "key", "value"), kernel_stddev)
+        for each in self._stddevs.values():  # which checks the arguments
+            Dense(1, kernel_initializer=kernel_initializer, kernel_stddev=each)
 
     @property
     def label(self) -> str:
         """Label of the layer, for example "causal attention of 4 heads"."""
         heads = f"attention of {self.heads} head{'s' if self.heads > 1 else ''}"
         dropout = f", {self.dropout.label}" if self.dropout.rate else ""
-        return f"{'causal ' if self.causal else ''}{heads}{dropout}"
+        rotary = "rotary " if self.rotary else ""
+        return f"{'causal ' if self.causal else ''}{rotary}{heads}{dropout}"
+
+    @property
+    def cancelled_variables(self) -> list[tf.Variable]:
+        """Trainable variables that affect no output, and so keep their values."""
+        return [] if self.key_bias is None else [self.key_bias]
 
     def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
         """Creates the variables; returns the output shape, which is the input shape.
 
         Raises:
-          ValueError: if the inputs are not sequences, or `heads` does not divide the units.
+          ValueError: if the inputs are not sequences, `heads` does not divide the units, or heads
+            that are rotated have an odd number of units.
         """
         if len(input_shape) != 2:
             raise ValueError(
@@ -62,10 +98,25 @@ class Attention(Layer):
                 " give heads that divide them"
             )
         self._head_units = units // self.heads
+        if self.rotary and self._head_units % 2:
+            raise ValueError(
+                f"{called(self, initializer)} rotates pairs of units, got {self._head_units} units"
+                " a head: give heads of an even number of units"
+            )
+        learned_key_bias = self._use_key_bias and self.rotary
         for name in ("query", "key", "value", "output"):
-            projection = Dense(units, use_bias=name != "key")
+            projection = Dense(
+                units,
+                use_bias=learned_key_bias if name == "key" else self._use_bias,
+                kernel_initializer=self._initializer,
+                kernel_stddev=self._stddevs[name],
+            )
             projection.build(input_shape, initializer.nested(name, "dense"))
             setattr(self, name, projection)
+        self.key_bias = None
+        if self._use_key_bias and not self.rotary:
+            of_keys = initializer.nested("key", "dense")
+            self.key_bias = of_keys.constant("bias", (units,), 0.0)
         weights = self.heads, self._tokens, self._tokens
         self.dropout.build(weights, initializer.nested("dropout", "dropout"))
         return input_shape
@@ -98,7 +149,15 @@ class Attention(Layer):
         x = tf.matmul(tf.reshape(x, [-1, units]), tf.cast(kernel, context.dtype))
         x = tf.nn.bias_add(x, tf.cast(tf.concat(biases, 0), context.dtype))
         shape = [-1, self._tokens, self.heads, self._head_units]
-        return [tf.transpose(tf.reshape(each, shape), [0, 2, 1, 3]) for each in tf.split(x, 3, -1)]
+        query, key, value = tf.split(x, 3, -1)
+        if self.key_bias is not None:
+            key = _add_cancelled(key, tf.cast(self.key_bias, context.dtype))
+        query, key, value = (
+            tf.transpose(tf.reshape(each, shape), [0, 2, 1, 3]) for each in (query, key, value)
+        )
+        if self.rotary:
+            query, key = rotated(query), rotated(key)
+        return [query, key, value]
 
 
 def attended(
@@ -154,3 +213,14 @@ def attended(
         return mixed, gradient
 
     return function(query, key, value)
+
+
+@tf.custom_gradient
+def _add_cancelled(keys, bias):
+    """Adds a bias to all keys; its gradient is 0, exactly, because the softmax cancels the bias."""
+    # The product of a query and the bias is added to all scores of the query.
+
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return upstream, tf.zeros_like(bias)
+
+    return keys + bias, gradient

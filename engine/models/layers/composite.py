@@ -105,8 +105,8 @@ class Residual(Composite):
 
     def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
         """Returns branch(x) + shortcut(x), `[rows, *output_shape]`."""
-        shortcut = _apply(self.shortcut, x, context)
-        return shortcut + _apply(self.branch, x, context)
+        shortcut = apply(self.shortcut, x, context)
+        return shortcut + apply(self.branch, x, context)
 
 
 class Concatenate(Composite):
@@ -148,7 +148,7 @@ class Concatenate(Composite):
 
     def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
         """Applies all branches to `x`; returns [rows, ..., sum of the branches' channels]."""
-        return tf.concat([_apply(layers, x, context) for layers in self.branches], -1)
+        return tf.concat([apply(layers, x, context) for layers in self.branches], -1)
 
 
 def _listed(layers: Layer | Iterable[Layer]) -> list[Layer]:
@@ -174,7 +174,8 @@ def _build_list(
     return shapes[1:]
 
 
-def _apply(layers: Sequence[Layer], x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
+def apply(layers: Sequence[Layer], x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
+    """Applies layers one after the other to `x`, [rows, ...]; returns the output of the last."""
     for layer in layers:
         with tf.name_scope(layer.name):
             x = layer(x, context)

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from engine.models.base import ForwardContext, Initializer, Layer, Shape
 from engine.models.layers.checks import at_least_one, called
-from engine.models.layers.kernel import WithKernel
+from engine.models.layers.kernel import STDDEV, WithKernel
 
 
 class Dense(WithKernel):
@@ -20,7 +20,9 @@ class Dense(WithKernel):
       units: number of outputs, 1 or more.
       activation: name of an activation, as in `Activation`; None: no activation.
       use_bias: whether there is a bias.
-      kernel_initializer: "glorot_uniform", "he_normal" or "zeros".
+      kernel_initializer: "glorot_uniform", "he_normal", "he_normal_fan_out", "normal",
+        "truncated_normal" or "zeros".
+      kernel_stddev: standard deviation of "normal" and "truncated_normal".
 
     Raises:
       ValueError: if an argument is invalid.
@@ -35,8 +37,9 @@ class Dense(WithKernel):
         *,
         use_bias: bool = True,
         kernel_initializer: str = "glorot_uniform",
+        kernel_stddev: float = STDDEV,
     ):
-        super().__init__(activation, use_bias, kernel_initializer)
+        super().__init__(activation, use_bias, kernel_initializer, kernel_stddev)
         self.units = at_least_one("the units of a dense layer", units)
 
     @property

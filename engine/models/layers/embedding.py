@@ -7,9 +7,10 @@ import math
 import tensorflow as tf
 
 from engine.models.base import ForwardContext, Initializer, Layer, Shape
-from engine.models.layers.checks import at_least_one, called
+from engine.models.layers.checks import at_least_one, called, one_of
+from engine.models.layers.kernel import STDDEV
 
-_STDDEV = 0.02  # of initial values: that of BERT (Devlin et al. 2019) and GPT-2
+_INITIALIZERS = "truncated_normal", "normal"  # BERT's (Devlin et al. 2019), GPT-2's
 
 
 class Embedding(Layer):
@@ -22,15 +23,18 @@ class Embedding(Layer):
     Args:
       vocabulary: number of ids; valid ids are 0 to `vocabulary` - 1.
       units: number of elements of each vector.
+      initializer: distribution of the initial values, "truncated_normal" or "normal", of standard
+        deviation 0.02.
 
     Raises:
-      ValueError: if `vocabulary` or `units` is not an integer of 1 or more.
+      ValueError: if an argument is invalid.
     """
 
     kind = "embedding"
 
-    def __init__(self, vocabulary: int, units: int):
+    def __init__(self, vocabulary: int, units: int, *, initializer: str = "truncated_normal"):
         super().__init__()
+        self.initializer = one_of("initializer", initializer, _INITIALIZERS)
         self.vocabulary = at_least_one("the vocabulary of an embedding", vocabulary)
         self.units = at_least_one("the units of an embedding", units)
 
@@ -42,7 +46,7 @@ class Embedding(Layer):
     def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
         """Creates the table [vocabulary, units]; returns the input shape followed by `units`."""
         shape = self.vocabulary, self.units
-        self.table = initializer.truncated_normal("table", shape, _STDDEV)
+        self.table = getattr(initializer, self.initializer)("table", shape, STDDEV)
         return (*input_shape, self.units)
 
     def __call__(self, ids: tf.Tensor, context: ForwardContext) -> tf.Tensor:
@@ -71,9 +75,19 @@ class PositionEmbedding(Layer):
     """Layer that adds a learned vector to each position (Devlin et al. 2019, "BERT").
 
     The inputs are sequences, [rows, tokens, units].
+
+    Args:
+      initializer: as in `Embedding`.
+
+    Raises:
+      ValueError: if `initializer` is not one of the known ones.
     """
 
     kind = "position embedding"
+
+    def __init__(self, *, initializer: str = "truncated_normal"):
+        super().__init__()
+        self.initializer = one_of("initializer", initializer, _INITIALIZERS)
 
     def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
         """Creates the table [tokens, units]; returns the output shape, which is the input shape.
@@ -86,12 +100,57 @@ class PositionEmbedding(Layer):
                 f"{called(self, initializer)} takes sequences (tokens, units), got shape"
                 f" {input_shape}: put it after Embedding or Dense"
             )
-        self.table = initializer.truncated_normal("table", input_shape, _STDDEV)
+        self.table = getattr(initializer, self.initializer)("table", input_shape, STDDEV)
         return input_shape
 
     def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
         """Adds the table to each row of `x`, [rows, tokens, units]; returns the same shape."""
         return x + tf.cast(self.table, context.dtype)
+
+
+class TiedOutput(Layer):
+    """Output layer whose kernel is the table of an `Embedding` (Press and Wolf 2017).
+
+    The logit of an id is the product of the inputs and the vector of the id. The layer has no
+    variables of its own: the gradients of both uses of the table are added.
+
+    Args:
+      embedding: an embedding of the same network, which is built before.
+    """
+
+    kind = "tied output"
+    # The table is a variable of the embedding alone.
+    _TF_MODULE_IGNORED_PROPERTIES = tf.Module._TF_MODULE_IGNORED_PROPERTIES | {"_embedding"}
+
+    def __init__(self, embedding: Embedding):
+        super().__init__()
+        self._embedding = embedding
+
+    def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
+        """Returns the output shape, (..., vocabulary).
+
+        Raises:
+          ValueError: if the embedding is not built, or has another number of units.
+        """
+        table = getattr(self._embedding, "table", None)
+        if table is None:
+            raise ValueError(
+                f"{called(self, initializer)} uses the table of an embedding that is not built: put"
+                " the embedding before it"
+            )
+        if not input_shape or input_shape[-1] != table.shape[1]:
+            raise ValueError(
+                f"{called(self, initializer)} takes as many units as the embedding has,"
+                f" {table.shape[1]}, got shape {input_shape}: put Dense({table.shape[1]}) before it"
+            )
+        self._axes = input_shape[:-1]
+        return (*self._axes, table.shape[0])
+
+    def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
+        """Maps [rows, ..., units] to logits, [rows, ..., vocabulary] in `context.dtype`."""
+        table = tf.cast(self._embedding.table, context.dtype)
+        logits = tf.matmul(tf.reshape(x, [-1, table.shape[1]]), table, transpose_b=True)
+        return tf.reshape(logits, [-1, *self._axes, table.shape[0]])
 
 
 @tf.custom_gradient

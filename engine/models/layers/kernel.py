@@ -8,7 +8,10 @@ from engine.models.base import ForwardContext, Initializer, Layer, Shape
 from engine.models.layers.activation import ACTIVATIONS, NON_DECREASING
 from engine.models.layers.checks import one_of
 
-INITIALIZERS = ("glorot_uniform", "he_normal", "zeros")
+INITIALIZERS = (
+    *("glorot_uniform", "he_normal", "he_normal_fan_out", "normal", "truncated_normal", "zeros"),
+)
+STDDEV = 0.02  # of "normal" and "truncated_normal": that of GPT-2, BERT and vision transformers
 
 
 class WithKernel(Layer):
@@ -18,14 +21,27 @@ class WithKernel(Layer):
     activation. On a CPU, TensorFlow sums the gradient of a bias in the bias's dtype: in bfloat16,
     such a sum stops growing at 256 times its terms. Layers with `exact_bias_gradient` sum it in
     float32.
+
+    `kernel_initializer` is "glorot_uniform", "he_normal" (fan in, truncated), "he_normal_fan_out",
+    "normal" or "truncated_normal" of the standard deviation `kernel_stddev`, or "zeros"; see
+    `Initializer`.
     """
 
     exact_bias_gradient = False
 
-    def __init__(self, activation: str | None, use_bias: bool, kernel_initializer: str) -> None:
+    def __init__(
+        self,
+        activation: str | None,
+        use_bias: bool,
+        kernel_initializer: str,
+        kernel_stddev: float = STDDEV,
+    ) -> None:
         super().__init__()
         self.activation = one_of("activation", activation, tuple(ACTIVATIONS))
         self.kernel_initializer = one_of("kernel_initializer", kernel_initializer, INITIALIZERS)
+        if not kernel_stddev > 0:
+            raise ValueError(f"kernel_stddev must be above 0, got {kernel_stddev}")
+        self.kernel_stddev = kernel_stddev
         self.has_bias = use_bias
 
     @property
@@ -46,10 +62,11 @@ class WithKernel(Layer):
         """
         if self.kernel_initializer == "glorot_uniform":
             self.kernel = initializer.glorot_uniform("kernel", kernel_shape, groups)
-        elif self.kernel_initializer == "he_normal":
-            self.kernel = initializer.he_normal("kernel", kernel_shape)
+        elif self.kernel_initializer in ("normal", "truncated_normal"):
+            create = getattr(initializer, self.kernel_initializer)
+            self.kernel = create("kernel", kernel_shape, self.kernel_stddev)
         else:
-            self.kernel = initializer.zeros("kernel", kernel_shape)
+            self.kernel = getattr(initializer, self.kernel_initializer)("kernel", kernel_shape)
         if self.has_bias:
             self.bias = initializer.constant("bias", kernel_shape[-1:], 0.0)
 

@@ -1,0 +1,1 @@
+"""The built-in networks, by family; engine/models/registry.py has their names."""
