@@ -147,7 +147,7 @@ def loss(size: str, dtype: tf.DType) -> Piece:
         return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, wide)
 
     def engine(logits: tf.Tensor) -> tf.Tensor:
-        return cross_entropy(logits, labels)
+        return cross_entropy(labels, logits)
 
     return Piece(f"cross-entropy of {classes:,}", engine, stock, random([rows, classes], dtype), ())
 

@@ -39,8 +39,7 @@ class NextCharacter(tl.Task):
         return tf.TensorSpec([*source.targets.shape, 128])
 
     def __call__(self, model, batch, context):
-        logits, targets = model(batch.inputs, context), tf.cast(batch.targets, tf.int64)
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
+        losses = tl.cross_entropy(batch.targets, model(batch.inputs, context))
         return tl.TaskOutput(tf.reduce_mean(losses, -1), {"perplexity": (losses,)})
 
 

@@ -25,6 +25,7 @@ _IMPORTS = {
     "TaskOutput": "engine.tasks.task:TaskOutput",
     "arrays": "pipelines:arrays",
     "augment": "pipelines:register_pair_augmentation",
+    "cross_entropy": "engine.tasks.cross_entropy:cross_entropy",
     "csv": "pipelines:csv",
     "folder": "pipelines.sources.folder:folder",
     "from_dataset": "pipelines:from_dataset",

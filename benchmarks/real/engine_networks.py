@@ -49,9 +49,7 @@ class NextCharacter(tl.Task):
 
     def __call__(self, model: Any, batch: Any, context: Any) -> tl.TaskOutput:
         """Returns the loss of each sequence, in nats a character."""
-        targets = tf.cast(batch.targets, tf.int64)
-        logits = model(batch.inputs, context)
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
+        losses = tl.cross_entropy(batch.targets, model(batch.inputs, context))
         return tl.TaskOutput(tf.reduce_mean(losses, -1), {"perplexity": (losses,)})
 
 

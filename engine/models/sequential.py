@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from engine.models.base import ForwardContext, Initializer, Layer, Shape
 from engine.models.batch_norm import BatchNorm
-from engine.models.layers import Convolution, Flatten, MaxPool
+from engine.models.layers import Activation, Convolution, Flatten, MaxPool
 from engine.models.layers.composite import with_nested
 
 
@@ -90,7 +90,9 @@ class Sequential(tf.Module):
             x = tf.cast(x, context.dtype)
         for index, layer, pool in pooled(self.layers):
             with tf.name_scope(f"{index}_{layer.name}"):
-                if pool and context.training:
+                if pool and isinstance(layer, Activation):
+                    x = layer(pool(x, context), context)
+                elif pool and context.training:
                     x = layer.finish(pool(layer.convolve(x, context), context), context)
                 elif pool:  # in evaluation, TensorFlow fuses convolution, bias and activation
                     x = pool(layer(x, context), context)
@@ -116,19 +118,20 @@ def _needed_size(layers: Sequence[Layer], shapes: Sequence[Shape]) -> Shape:
 
 
 def pooled(layers: Sequence[Layer]) -> list[tuple[int, Layer, MaxPool | None]]:
-    """Returns (index, layer, max pool or None) tuples; a max pool joins the convolution before it.
+    """Returns (index, layer, max pool or None) tuples; a max pool joins the layer before it.
 
-    The tuple of a convolution and the max pool right after it has the index of the convolution; any
-    other layer has no max pool. If the max pool is applied before bias and activation, these
-    process fewer elements, a quarter for a 2x2 pool. The outputs are bitwise identical, because
-    bias, activation and rounding are non-decreasing, and so commute with max pooling; a convolution
-    that is not `is_non_decreasing` is not paired. In evaluation, fused convolution, bias and
-    activation are faster.
+    The tuple of a convolution or an activation and the max pool right after it has the index of the
+    first; any other layer has no max pool. If the max pool is applied before bias and activation,
+    these process fewer elements, a quarter for a 2x2 pool. The outputs are bitwise identical,
+    because bias, activation and rounding are non-decreasing, and so commute with max pooling. The
+    gradients are, too: where the activation maps different elements of a window to the same
+    maximum, its slope is 0. A layer whose activation can decrease is not paired. In evaluation,
+    fused convolution, bias and activation are faster.
     """
     stages: list[tuple[int, Layer, MaxPool | None]] = []
     for index, layer in enumerate(layers):
         previous = layers[max(index - 1, 0)]
-        joins = isinstance(previous, Convolution) and previous.is_non_decreasing
+        joins = isinstance(previous, Convolution | Activation) and previous.is_non_decreasing
         if isinstance(layer, MaxPool) and joins:
             stages[-1] = (index - 1, previous, layer)
         else:

@@ -85,7 +85,7 @@ class Classification(Task):
                 # A GPU compares int32 on the host.
                 valid = tf.not_equal(tf.cast(labels, tf.int64), self.ignore_label)
                 weights, labels = tf.cast(valid, tf.float32), tf.where(valid, labels, 0)
-            losses = cross_entropy(logits, labels)
+            losses = cross_entropy(labels, logits)
         if self._smoothing and context.training:
             # The cross-entropy is linear in the target.
             spread = -tf.reduce_mean(tf.nn.log_softmax(logits), axis=-1)

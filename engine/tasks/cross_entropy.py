@@ -16,7 +16,7 @@ import tensorflow as tf
 _MANY = 1024  # classes above which a pass over the logits takes longer than a few operations
 
 
-def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+def cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """Returns the loss of each position, `-log softmax(logits)[label]`, float32 [...].
 
     The loss is differentiable with respect to the logits; the gradient is deterministic. With
@@ -24,12 +24,14 @@ def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     each position, not a second tensor of the size of the logits.
 
     Args:
+      labels: integers [...], each in 0 .. classes - 1; any other is an error, or its loss is nan.
       logits: [..., classes] of a floating dtype. Sums and losses of 16-bit logits are in float32.
-      labels: int32 [...], each in 0 .. classes - 1.
     """
     classes, shape = logits.shape[-1], labels.shape
+    if labels.dtype not in (tf.int32, tf.int64):
+        labels = tf.cast(labels, tf.int32)
     if shape.rank != 1:
-        losses = cross_entropy(tf.reshape(logits, [-1, classes]), tf.reshape(labels, [-1]))
+        losses = cross_entropy(tf.reshape(labels, [-1]), tf.reshape(logits, [-1, classes]))
         return tf.ensure_shape(tf.reshape(losses, tf.shape(labels)), shape)
     if classes > _MANY and not tf.config.list_logical_devices("GPU"):
         return _of_many(logits, labels)
@@ -69,7 +71,8 @@ def _of_many(logits: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, Callable]
 
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, None]:
         slope = tf.exp(tf.cast(logits, tf.float32) - total) * upstream[:, tf.newaxis]
-        places = tf.stack([tf.range(tf.shape(labels)[0]), labels], 1)
+        rows = tf.range(tf.shape(labels, labels.dtype)[0], dtype=labels.dtype)
+        places = tf.stack([rows, labels], 1)
         return tf.cast(tf.tensor_scatter_nd_sub(slope, places, upstream), logits.dtype), None
 
     return total[:, 0] - at_label, gradient

@@ -83,7 +83,7 @@ class Segmentation(Task):
         if self._class_weights and context.training:
             weights *= tf.gather(tf.constant(self._class_weights, tf.float32), labels)
         flat = tf.cast(tf.reshape(labels, [-1]), tf.int32)
-        losses = cross_entropy(tf.reshape(logits, [-1, classes]), flat)
+        losses = cross_entropy(flat, tf.reshape(logits, [-1, classes]))
         rows = tf.shape(labels)[0]
         by_position = tf.reshape(weights, [rows, -1])
         total = tf.reduce_sum(by_position, -1)

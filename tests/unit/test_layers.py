@@ -326,6 +326,30 @@ def test_batch_norm_dtypes():
     np.testing.assert_allclose(tf.cast(y, tf.float32), expected, rtol=2e-3, atol=2e-3)
 
 
+@pytest.mark.parametrize(("size", "groups", "padding"), [(2, 1, "VALID"), (4, 1, 1), (3, 3, 2)])
+def test_convolution_of_patches(size, groups, padding):
+    """A stride of the size of the kernel: values and gradients of TensorFlow's convolution."""
+    x = normal(3, 14, 11, 6)
+    layer = made(Convolution(9, size, size, padding, groups=groups), (14, 11, 6))
+    border = [0, 0] if padding == "VALID" else [padding] * 2
+    around = [[0, 0], border, border, [0, 0]]
+
+    def reference(x, _):
+        parts = zip(tf.split(x, groups, -1), tf.split(layer.kernel, groups, -1), strict=True)
+        y = tf.concat([tf.nn.conv2d(each, kernel, size, around) for each, kernel in parts], -1)
+        return tf.nn.bias_add(y, layer.bias)
+
+    results = []
+    for function in (layer, reference):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = function(x, EVALUATION)
+            loss = tf.reduce_sum(y * normal(*y.shape, seed=2))
+        results.append((y, *tape.gradient(loss, [x, layer.kernel])))
+    for ours, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-4)
+
+
 # Sequential
 
 
@@ -353,6 +377,31 @@ def test_pool_before_bias_and_relu():
     for gradient, reference in zip(gradients, expected_gradients, strict=True):
         tolerance = 1e-6 * np.abs(reference).max()
         np.testing.assert_allclose(gradient, reference, rtol=1e-6, atol=tolerance)
+
+
+@pytest.mark.parametrize("activation", ["relu", "relu6"])
+@pytest.mark.parametrize("pool", [lambda: MaxPool(), lambda: MaxPool(3, 2, 1)])
+def test_pool_before_activation(activation, pool):
+    """Values and gradients are those of the layers in turn, ties included."""
+    layers = [Activation(activation), pool(), Flatten()]
+    model = Sequential("pooled", layers, (12, 12, 3), seed=1)
+    assert [stage for stage, *_ in pooled(layers)] == [0, 2]
+    x = tf.round(normal(16, 12, 12, 3) * 4)  # many ties, also at 0, and some above 6
+
+    def in_turn(x, context):
+        for layer in layers:
+            x = layer(x, context)
+        return x
+
+    results = []
+    for function in (model, in_turn):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = function(x, training())
+            loss = tf.reduce_sum(y * normal(*y.shape, seed=2))
+        results.append((y, tape.gradient(loss, x)))
+    for ours, expected in zip(*results, strict=True):
+        np.testing.assert_array_equal(ours, expected)
 
 
 def test_pool_moved_after_convolution_only():

@@ -60,6 +60,11 @@ class Activation(Layer):
         """Label of the layer: the name of the activation, for example "relu"."""
         return self.activation
 
+    @property
+    def is_non_decreasing(self) -> bool:
+        """Whether the activation is non-decreasing, so that a max pool may precede it."""
+        return self.activation in NON_DECREASING
+
     def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
         """Returns the output shape, which is the input shape; there are no variables."""
         return input_shape

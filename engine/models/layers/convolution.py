@@ -197,6 +197,8 @@ class Convolution(_OnImages):
         return tf.concat(outputs, -1) if self.groups > 1 else outputs[0]
 
     def _convolved(self, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        if self.size == self.stride > 1 and self._padding == "VALID":
+            return _of_patches(x, kernel)
         if self.dilation == 1:
             return tf.nn.conv2d(x, kernel, self.stride, self._padding)
         # By space-to-batch: without oneDNN, the gradient of a dilated convolution has no kernel.
@@ -207,6 +209,20 @@ class Convolution(_OnImages):
             lambda rows, *_: tf.nn.conv2d(rows, kernel, 1, "VALID"),
             kernel.shape[:2],
         )
+
+
+def _of_patches(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """Returns the convolution of the patches into which `kernel` divides images, as one product.
+
+    The result is that of `tf.nn.conv2d` with a stride of the size of the kernel, and "VALID".
+    """
+    size, filters = kernel.shape[0], kernel.shape[3]
+    height, width, channels = (x.shape[1] // size, x.shape[2] // size, x.shape[3])
+    x = x[:, : height * size, : width * size]
+    x = tf.reshape(x, [-1, height, size, width, size, channels])
+    x = tf.reshape(tf.transpose(x, [0, 1, 3, 2, 4, 5]), [-1, size * size * channels])
+    product = tf.matmul(x, tf.reshape(kernel, [-1, filters]))
+    return tf.reshape(product, [-1, height, width, filters])
 
 
 class DepthwiseConvolution(_OnImages):
