@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 # Whether Tapeline has the networks `resnet`, `transformer` and `vit`, and the augmentation `crop`;
 # else those of benchmarks/real/engine_networks.py are used.
-BUILT_IN = False
+BUILT_IN = True
 _BUILT_IN = {
     "resnet": ["--model=resnet", "--model.depth=20"],
     "transformer": ["--model=transformer"],
