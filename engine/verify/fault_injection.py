@@ -118,10 +118,14 @@ class FaultInjectingTask(Task):
     def _device(self) -> str:
         """Returns the name of the current replica's device, or of TensorFlow's default device."""
         context = tf.distribute.get_replica_context()
-        devices = [] if context is None else tf.nest.flatten(context.devices)
-        local = [_local(str(device)) for device in devices]
         default = min(self._rows, key=lambda name: "GPU" not in name)  # the first GPU, if any
-        return next((name for name in self._rows if name in local), default)
+        if context is None:
+            return default
+        # The devices are those of this worker, the number of the replica is among all workers.
+        devices = context.strategy.extended.worker_devices
+        replica = tf.get_static_value(context.replica_id_in_sync_group) or 0
+        name = _local(str(devices[int(replica) % len(devices)]))
+        return name if name in self._rows else default
 
 
 def _local(device: str) -> str:

@@ -241,9 +241,6 @@ CANNOT_BE_DONE = {
     "--mode=verify --leave_out=20 --train_steps=20": ["--leave_out=20:", "only 20 steps"],
     "--mode=verify --warmup_steps=20 --train_steps=20": ["--warmup_steps=20:", "only 20 steps"],
     "--mode=benchmark --profile=20:30 --train_steps=20": ["--profile=20:30:", "only 20 steps"],
-    "--jit=loop --model=cnn": ["--jit=loop --model=cnn", "max pool", "--jit=off"],
-    "--jit=step --model=seed_002 --image_size=28,28": ["--jit=step", "max pool", "--jit=off"],
-    "--mode=verify --jit=step --model=cnn": ["--jit=step --model=cnn", "max pool", "--jit=off"],
 }
 
 

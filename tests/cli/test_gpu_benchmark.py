@@ -279,12 +279,10 @@ def test_rehearsal(rehearsal: Path):
     parts = results["parts"]
     statuses = {name: part["status"] for name, part in parts.items()}
     others = {name: status for name, status in statuses.items() if status != "ok"}
-    pools = {f"{name}.jit_{jit}" for name in ("W1", "resnet50") for jit in ("step", "loop")}
-    assert {name for name, status in others.items() if status == "refused"} == pools
     assert {n.partition(".")[2] for n, s in others.items() if s == "same"} == {"jit_off"}
     frameworks = {"gpt2.torch", "gpt2.jax"}
     assert {n for n, s in others.items() if s == "not installed"} <= frameworks
-    assert set(others.values()) <= {"refused", "same", "not installed"}
+    assert set(others.values()) <= {"same", "not installed"}
     resumed = parts["gpu_flags"]["figures"]
     assert resumed["same_bits"] and resumed["restarts"] == 1
     assert 0 < resumed["killed_after_step"] < resumed["step"]

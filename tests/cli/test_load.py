@@ -479,7 +479,7 @@ BAD = {
     "--schedule.dept=3": "unknown flag --schedule.dept; did you mean 'schedule.depth'?",
     "--schedule.hook=3": "unknown flag --schedule.hook",
     "--schedule=needs": "--schedule.depth: give it; --schedule=needs needs it",
-    "--model.depth=3": "unknown flag --model.depth",
+    "--model.rows=3": "unknown flag --model.rows",
     "--depht=3": "unknown flag --depht",
 }
 

@@ -94,11 +94,11 @@ def test_list_order_is_irrelevant():
     [
         (
             "rotatoin:10",
-            r"--augment=rotatoin:10: the transforms are resized_crop, crop, flip, .*'rotation'\?$",
+            r"--augment=rotatoin:10: the transforms are resized_crop, (.*, )?crop, flip, .*'rotation'\?$",
         ),
         (
             "blur",
-            r"--augment=blur: the transforms are resized_crop, crop, .*, cutout, mixup, cutmix$",
+            r"--augment=blur: the transforms are resized_crop, .*, cutout, (.*, )?mixup, cutmix$",
         ),
         ("shift,,flip", r"--augment=: the transforms are "),
         ("shift,flip,shift:3", r"--augment=shift:3: shift is listed twice$"),
