@@ -119,7 +119,7 @@ class FaultInjectingTask(Task):
         """Returns the name of the current replica's device, or of TensorFlow's default device."""
         context = tf.distribute.get_replica_context()
         default = min(self._rows, key=lambda name: "GPU" not in name)  # the first GPU, if any
-        if context is None:
+        if context is None or not tf.distribute.has_strategy():
             return default
         # The devices are those of this worker, the number of the replica is among all workers.
         devices = context.strategy.extended.worker_devices
