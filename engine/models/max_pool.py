@@ -25,7 +25,8 @@ def max_pool(x: tf.Tensor, size: Pair, stride: Pair, padding: str | int = "VALID
     element gets from several windows are added in this order of the windows, and each sum is
     rounded to the dtype of `x`. (oneDNN's kernel of MaxPoolGrad chooses the same maxima, but adds
     the gradients of overlapping windows in another order.) A nan is chosen if it is the first
-    element of a window.
+    element of a window. The maximum of elements that are all -inf is -inf; TensorFlow's kernels may
+    give the lowest finite number.
 
     Args:
       x: images, floating, `[rows, height, width, channels]`; all sides but `rows` are static.
