@@ -143,6 +143,7 @@ def begun(args: Namespace) -> dict[str, Any]:
 def save(args: Namespace, results: dict[str, Any]) -> None:
     """Writes real.json and REAL.md."""
     unfinished = args.out / f"{RAW}.part"
+    unfinished.parent.mkdir(parents=True, exist_ok=True)
     unfinished.write_text(compact.dumps(results) + "\n")
     os.replace(unfinished, args.out / RAW)
     (args.out / "REAL.md").write_text("\n".join(written(results)) + "\n")
