@@ -1,7 +1,7 @@
 """Measures the contenders of W5 to W8 in several starts of every process.
 
 Each variant of a contender is first measured alone, and the fastest is chosen. Each start then
-begins all contenders anew, another one first, and measures blocks of them in turn, each round in
+starts all contenders again, another one first, and measures blocks of them in turn, each round in
 the next order. A result is saved as soon as it is there: the same command goes on where it was cut
 off, and measures nothing twice. The speed of a contender is the median over the blocks of all
 starts; a ratio is one of medians.

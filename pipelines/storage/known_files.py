@@ -102,6 +102,6 @@ class KnownFiles:
 def _state(version: FileVersion) -> list[int]:
     """Returns the part of a version that is stored.
 
-    Numbers of devices and inodes are left out: some file systems number them anew at each mount.
+    Numbers of devices and inodes are left out: some file systems assign others at each mount.
     """
     return [version.size, version.modified, version.changed]

@@ -54,7 +54,6 @@ USUAL = "transformer", (1, "float32", 1, "off")
         pytest.param(name, point, marks=() if (name, point) == USUAL else pytest.mark.full)
         for name in NETWORKS
         for point in itertools.product(*FACTORS)
-        if point[0] == 1 or point[3] == "off"  # XLA compiles for one replica alone
     ],
 )
 def test_verify_passes(warm: Warm, tmp_path: Path, name, point):

@@ -36,7 +36,7 @@ def layers(inputs: Any, outputs: Any, depth: int, zero_scale: bool) -> list[Laye
     """Returns the layers of the residual network of a depth; see `factories.resnet`.
 
     Raises:
-      ValueError: if there is no network of this depth, or the task needs other outputs.
+      ValueError: if `depth` is none of those above, or the task needs other outputs.
     """
     classes = class_count("resnet", outputs)
     if depth in _SMALL:
