@@ -166,3 +166,26 @@ def test_arguments_are_flags():
             each.help[0].islower() or "Ti" in each.help
             for each in arguments.arguments("model", name)
         )
+
+
+@pytest.mark.parametrize(
+    ("name", "input_shape", "output_shape", "dtype", "values"),
+    [
+        ("transformer", (8,), (8, 13), tf.int32, {"layers": 1, "heads": 2, "width": 8}),
+        seldom("vit", (8, 8, 3), (5,), tf.float32, {"patch": 4, "dropout": 0.1}),
+        ("resnet", (8, 8, 3), (5,), tf.float32, {"depth": 20}),
+    ],
+)
+def test_saved_and_loaded(name, input_shape, output_shape, dtype, values, tmp_path):
+    """Each network can be exported: no layer has an attribute that TensorFlow cannot save."""
+    model = built(name, input_shape, output_shape, dtype, **values)
+    signature = [tf.TensorSpec([None, *input_shape], dtype)]
+    module = tf.Module()
+    module.model = model
+    module.serve = tf.function(
+        lambda x: model(x, models.ForwardContext()), input_signature=signature, autograph=False
+    )
+    x = tf.ones([2, *input_shape], dtype)
+    tf.saved_model.save(module, str(tmp_path / "saved"), signatures=module.serve)
+    loaded = tf.saved_model.load(str(tmp_path / "saved"))
+    np.testing.assert_array_equal(loaded.serve(x), module.serve(x))
