@@ -35,6 +35,7 @@ from pipelines.sources.from_dataset import from_dataset
 from pipelines.sources.open import open_dataset
 from pipelines.sources.random_access import random_access
 from pipelines.sources.saved_source import source_from_json, source_to_json
+from pipelines.sources.text import text
 from pipelines.splits import DataSplit
 from pipelines.storage.cache import default_dir as default_cache_dir
 from pipelines.storage.cache import load_programs, store_program
@@ -48,6 +49,7 @@ from pipelines.storage.example_access import (
 )
 from pipelines.storage.identity import DataIdentity, data_identity
 from pipelines.storage.records import RecordSplit
+from pipelines.vocabulary import Vocabulary
 
 __all__ = [
     "SCALES",
@@ -70,6 +72,7 @@ __all__ = [
     "SourceOptions",
     "Spec",
     "StreamingFeed",
+    "Vocabulary",
     "arrays",
     "augmentation_of",
     "available_memory",
@@ -109,6 +112,7 @@ __all__ = [
     "source_to_json",
     "steps_per_epoch",
     "store_program",
+    "text",
     "usable_cores",
     "with_crop",
     "with_selected",

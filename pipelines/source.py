@@ -11,6 +11,7 @@ from pipelines.images.resize import Resize
 from pipelines.nests import Nest, Spec
 from pipelines.preprocessing import Preprocessing
 from pipelines.splits import DataSplit
+from pipelines.vocabulary import Vocabulary
 
 
 # Compared by identity: splits may hold arrays, and specs may be dicts, which have no hash.
@@ -34,6 +35,7 @@ class Source:
     decode: Callable[[Nest], tuple[Nest, Nest]] | None = None
     recipe: str = ""  # describes everything that affects the result of `decode`, for cache keys
     class_names: tuple[str, ...] = ()  # empty where the targets are no classes
+    tokens: str = ""  # of text: "characters" or "bytes", whose names are `class_names`; "": no text
     preprocess: Preprocessing = dataclasses.field(default_factory=Preprocessing)
     features: str = ""  # text about which features are the inputs and targets; "": nothing to say
     remedy: str = PREPARE_AGAIN  # what to do about damaged data, for messages
@@ -77,6 +79,13 @@ class Source:
     def classes(self) -> int:
         """Number of classes; labels are 0 to classes - 1. 0 if the targets are not class labels."""
         return len(self.class_names)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Tokens of a text; ValueError if the examples are not windows of a text."""
+        if not self.tokens:
+            raise ValueError(f"{self.name} is not a text: give one, such as --dataset=text:PATH")
+        return Vocabulary(self.tokens, self.class_names)
 
     @property
     def has_labels(self) -> bool:

@@ -41,6 +41,7 @@ _IMPORTS = {
     "schedule": "engine.optim.registry:SCHEDULES.register",
     "source": "engine.assembly.registry:SOURCES.register",
     "task": "engine.tasks.registry:TASKS.register",
+    "text": "pipelines:text",
     "tfds": "pipelines.sources.tfds:tfds",
 }
 

@@ -85,8 +85,8 @@ class DataOptions(OptionGroup):
 
     dataset: str = option(
         "digits",
-        "a TFDS data set by name; folder:PATH for pictures in folders of classes; a source that "
-        "--load registers; or the embedded digits",
+        "a TFDS data set by name; folder:PATH for pictures in folders of classes; text:PATH for a "
+        "text to predict the next token of; a source that --load registers; or the embedded digits",
         registered=lambda: SOURCES.added,
         trajectory=True,
     )
@@ -154,6 +154,19 @@ class DataOptions(OptionGroup):
         "scaling of inputs. unit: uint8 divided by 255; standardize: images by channel and floats "
         "by feature, to mean 0 and deviation 1 in the training split; auto: unit for images; none",
         choices=SCALES,
+        trajectory=True,
+    )
+    context: int = option(
+        0,
+        "tokens of an example of a text, a window of it; 0: as the source says, else 64",
+        minimum=0,
+        trajectory=True,
+    )
+    tokens: str = option(
+        "auto",
+        "what a token of a text is. characters: those of the training text; bytes: of UTF-8; auto: "
+        "as the source says, else characters",
+        choices=("auto", "characters", "bytes"),
         trajectory=True,
     )
     feed: str = option(

@@ -24,6 +24,16 @@ class ServingOptions(OptionGroup):
         choices=("auto", "no", "yes"),
     )
     top_k: int = option(3, "number of most likely classes to print for each prediction", minimum=1)
+    prompt: str = option("", "text that a language model continues")
+    sample_tokens: int = option(300, "number of tokens to continue --prompt by", minimum=1)
+    samples: int = option(1, "number of continuations of --prompt", minimum=1)
+    temperature: float = option(
+        1.0, "divisor of the logits in sampling; 0: the most probable token", minimum=0
+    )
+    sample_top_k: int = option(
+        0, "number of most probable tokens to choose one of, in sampling; 0: all", minimum=0
+    )
+    sample_seed: int = option(0, "seed of the sampling", minimum=0)
     predictions: str = option("", "directory of the predictions; empty: RUN_DIR/predictions")
     averaged: str = option(
         "auto",

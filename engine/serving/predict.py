@@ -21,7 +21,7 @@ from engine.core.metrics import jsonable
 from engine.logging.progress import Progress
 from engine.runtime.atomic_files import replace_file
 from engine.runtime.signals import Signals
-from engine.serving import inputs
+from engine.serving import inputs, sample_command
 from engine.serving.entries import PredictionRequest, csv_table, entry, picture, summary_line
 from engine.serving.module import predict
 
@@ -33,6 +33,8 @@ _MAX_BYTES = 512 << 20  # maximum size of predictions.npz
 
 def run(config: Config) -> int:
     """Predicts the examples of `--inputs` or `--split`; prints and writes the predictions.
+
+    With `--prompt`, continues that text, as `sample_command.run`.
 
     Writes predictions.json and predictions.csv; for images, also predictions.png. In
     classification, these have the most probable classes by name. In other tasks, they have the
@@ -46,22 +48,27 @@ def run(config: Config) -> int:
       other files are predicted); else 0.
 
     Raises:
-      ValueError: if not exactly one of `--inputs` and `--split` is given, an input or the split
-        does not exist, the data set is damaged, the run has no weights that `--weights` selects,
-        the options are those of another network, the devices cannot be used, or image files cannot
-        be converted to the inputs.
+      ValueError: if not exactly one of `--inputs`, `--split` and `--prompt` is given, an input or
+        the split does not exist, the data set is damaged, the run has no weights that `--weights`
+        selects, the options are those of another network, the devices cannot be used, or image
+        files cannot be converted to the inputs.
       OSError: if the checkpoint is damaged, the data set cannot be read, or a file cannot be
         written.
       tf.errors.OpError: if TensorFlow fails, such as when a device runs out of memory.
     """
-    if bool(config.serving.inputs) == bool(config.report.split):
-        raise ValueError("give --inputs=FILES or --split=SPLIT to predict, one of them")
+    asked = config.serving.inputs, config.report.split, config.serving.prompt
+    if sum(map(bool, asked)) != 1:
+        raise ValueError(
+            "give --inputs=FILES, --split=SPLIT or --prompt=TEXT to predict, one of them"
+        )
     paths = inputs.files(config.serving.inputs) if config.serving.inputs else []
     with Signals() as signals:
         trained = trained_model(config, interrupted=lambda: bool(signals.received))
         print(
             f"predicting by {trained.description}, {trained.path}, on {trained.device}", flush=True
         )
+        if config.serving.prompt:
+            return sample_command.run(trained, signals)
         failed: list[inputs.InputFile] = []
         requests = _of_files(trained, paths, failed) if paths else _of_split(trained)
         predictions: list[dict[str, Any]] = []

@@ -17,6 +17,9 @@ from engine.tasks.registry import DEFAULT_METRICS, METRICS, TASKS
 from engine.tasks.task import Task
 from pipelines import Source
 
+# Built-in metrics that get the losses of positions, and not labels and predictions.
+_OF_LOSSES = ("perplexity", "bits_per_character")
+
 
 def build_task(
     options: TaskOptions,
@@ -119,8 +122,10 @@ def _metric_of(task: str, source: Source, classes: int, name: str) -> Metric:
 
         shape = getattr(source.targets, "shape", None)
         classes = shape[0] if shape is not None and shape.rank else 1
-        if name in METRICS.built_in:
+        if name in METRICS.built_in and name not in _OF_LOSSES:
             return multi_label.metric(name, classes)
+    if name in _OF_LOSSES and task in TASKS.built_in and task != "language_model":
+        raise ValueError(f"--metrics={name}: is for --task=language_model, and this is {task}")
     return build_metric(name, classes or source.classes)
 
 

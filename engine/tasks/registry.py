@@ -40,6 +40,7 @@ TASKS = Registry(
     "task",
     {
         "classification": "engine.tasks.classification:Classification",
+        "language_model": "engine.tasks.language_model:LanguageModel",
         "multi_label": "engine.tasks.multi_label:MultiLabel",
         "regression": "engine.tasks.regression:Regression",
         "segmentation": "engine.tasks.segmentation:Segmentation",
@@ -59,6 +60,7 @@ REGRESSION_LOSSES = ("mean_squared_error", "mean_absolute_error", "huber")
 # The metrics of a task if `--metrics` names none.
 DEFAULT_METRICS = {
     "classification": "accuracy",
+    "language_model": "perplexity,bits_per_character",
     "multi_label": "accuracy",
     "regression": "mean_absolute_error",
     "segmentation": "mean_iou",
@@ -83,5 +85,7 @@ METRICS = Registry(
         "root_mean_squared_error": "engine.tasks.metrics:RootMeanSquaredError",
         "mean_absolute_error": "engine.tasks.metrics:MeanAbsoluteError",
         "r2": "engine.tasks.metrics:R2",
+        "perplexity": "engine.tasks.metrics:Perplexity",
+        "bits_per_character": "engine.tasks.metrics:BitsPerToken",
     },
 )

@@ -33,6 +33,8 @@ class SourceOptions:
     fit: str = "pad"
     antialias: bool = True
     scale: str = "auto"
+    context: int = 0  # tokens of a window of a text; 0: as the source says
+    tokens: str = "auto"  # what a token is, see `pipelines.vocabulary`; "auto": as the source says
     allow_overlap: bool = False
     skip_damaged: bool = False
     prepared_only: bool = False  # a data set that would have to be prepared is an error
@@ -96,7 +98,20 @@ def named(name: str, splits: Mapping[str, DataSplit], flag: str, text: str) -> D
     if match is None or match[1] not in splits:
         raise ValueError(f"--{flag}={text}: {name} has {', '.join(splits)}, or a part: train[:80%]")
     split = splits[match[1]]
-    count = len(split)
+    start, stop = bounds(match[2], match[3], len(split))
+    if start >= stop:
+        raise ValueError(f"--{flag}={text}: holds no examples of {name}; give another")
+    return split.part(start, stop, text.strip()) if "[" in text else split
+
+
+def bounds(first: str | None, last: str | None, count: int) -> tuple[int, int]:
+    """Returns the positions of a slice, first and past-the-last, from 0 to `count`.
+
+    Args:
+      first: text before the colon of a slice: "10", "-10", "10%", or None for the start.
+      last: text after it; None for the end.
+      count: number of elements.
+    """
 
     def position(bound: str | None, default: int) -> int:
         if bound is None:
@@ -105,10 +120,7 @@ def named(name: str, splits: Mapping[str, DataSplit], flag: str, text: str) -> D
         at = round(int(bound[:-1]) * count / 100) if percent else int(bound)
         return min(max(at + count if bound.startswith("-") else at, 0), count)
 
-    start, stop = position(match[2], 0), position(match[3], count)
-    if start >= stop:
-        raise ValueError(f"--{flag}={text}: holds no examples of {name}; give another")
-    return split.part(start, stop, text.strip()) if "[" in text else split
+    return position(first, 0), position(last, count)
 
 
 def validation_sets(

@@ -32,6 +32,8 @@ def source_to_json(source: Source) -> dict[str, Any]:
         "class_names": list(source.class_names),
         "preprocess": source.preprocess.to_json(),
     }
+    if source.tokens:
+        content["tokens"] = source.tokens
     if source.has_images:
         stored = source.stored_shape
         content |= {
@@ -52,6 +54,7 @@ def source_from_json(content: Mapping[str, Any]) -> Source:
         train=whole("", ArrayTable((_no_examples(inputs), _no_examples(targets))), 0),
         decoded=(inputs, targets),
         class_names=tuple(content["class_names"]),
+        tokens=content.get("tokens", ""),
         preprocess=Preprocessing.from_json(content["preprocess"]),
         stored_shape=None if stored is None else tuple(stored),
         fit=content.get("fit", "pad"),

@@ -15,7 +15,7 @@ all examples of a split.
 
 from __future__ import annotations
 
-from engine.tasks.metrics.base import Mean, MeanOfFunction, Metric, Perplexity, Ratio
+from engine.tasks.metrics.base import BitsPerToken, Mean, MeanOfFunction, Metric, Perplexity, Ratio
 from engine.tasks.metrics.calibration import CalibrationError
 from engine.tasks.metrics.classification import (
     F1,
@@ -42,6 +42,7 @@ __all__ = [
     "R2",
     "Accuracy",
     "BalancedAccuracy",
+    "BitsPerToken",
     "CalibrationError",
     "CohenKappa",
     "Mean",

@@ -168,6 +168,19 @@ class Perplexity(Mean):
         return math.exp(mean) if mean < 700 else math.inf if mean == mean else mean
 
 
+class BitsPerToken(Mean):
+    """Weighted mean of a value in nats, as bits: of a language model's loss, bits per token.
+
+    The arguments are those of `Mean`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(better="lower")
+
+    def result(self, sums: np.ndarray) -> float:
+        return super().result(sums) / math.log(2)
+
+
 def divided(numerator: Any, denominator: Any) -> np.ndarray:
     """Returns numerator / denominator, broadcast, as float64; nan where the denominator is 0."""
     numerator, denominator = np.broadcast_arrays(
