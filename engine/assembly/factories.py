@@ -10,6 +10,7 @@ import tensorflow as tf
 import pipelines
 from engine.assembly.data import cache_dir
 from engine.config.schema import Config
+from engine.models import properties
 from engine.models.build import build_model
 from engine.optim import build as optimizers
 from engine.optim import schedules
@@ -76,8 +77,8 @@ def build_loss_scale(config: Config) -> LossScale:
     )
 
 
-def build_optimizer(config: Config) -> Optimizer:
-    """Builds the optimizer that the options specify, without slot variables.
+def build_optimizer(config: Config, model: tf.Module) -> Optimizer:
+    """Builds the optimizer that the options specify for a model, without slot variables.
 
     Raises the errors of `engine.optim.build.build_optimizer`.
     """
@@ -91,5 +92,12 @@ def build_optimizer(config: Config) -> Optimizer:
         beta_2=options.beta_2,
         epsilon=options.epsilon,
         weight_decay=options.weight_decay,
+        weight_decay_variables=options.weight_decay_variables,
+        learning_rate_multipliers=options.learning_rate_multipliers,
+        variables={
+            name: variable
+            for name, variable in properties.named_variables(model).items()
+            if variable.trainable
+        },
         arguments=config.arguments_of("optimizer"),
     )

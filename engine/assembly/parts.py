@@ -177,7 +177,7 @@ def assemble(
         if ema_model is not None:  # the EMA starts from the model's initial weights
             for average, variable in zip(ema_model.variables, model.variables, strict=True):
                 average.assign(variable)
-        optimizer = factories.build_optimizer(config)
+        optimizer = factories.build_optimizer(config, model)
         optimizer.create_slots(model.trainable_variables)
     state = TrainState(
         model,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import tensorflow as tf
@@ -94,12 +94,18 @@ class DecoupledDecay(tf.Module):
 
     Computes `w -= learning_rate * decay * w`, then the update of the wrapped optimizer, which must
     not depend on the values of the variables. The decay is not part of the gradient, so it does not
-    change the slots. The decay applies to matrices and kernels only (`is_matrix`).
+    change the slots.
+
+    Attributes:
+      optimizer: the wrapped optimizer.
+      decay: the decay.
+      decays: whether the decay applies to a variable; by default, to matrices and kernels.
     """
 
     def __init__(self, optimizer: Optimizer, decay: float) -> None:
         super().__init__(name="decoupled_decay")
         self.optimizer, self.decay = optimizer, decay
+        self.decays: Callable[[tf.Variable], bool] = is_matrix
 
     def create_slots(self, variables: Sequence[tf.Variable]) -> None:
         """Creates the slots of the wrapped optimizer."""
@@ -108,7 +114,7 @@ class DecoupledDecay(tf.Module):
     def apply(self, gradients, variables, learning_rate, update) -> None:
         """Decays the weights, then applies the wrapped optimizer; see `Optimizer.apply`."""
         decay = tf.cast(learning_rate * self.decay, tf.float32)
-        for variable in filter(is_matrix, variables):
+        for variable in filter(self.decays, variables):
             descend(variable, decay, variable)
         self.optimizer.apply(gradients, variables, learning_rate, update)
 

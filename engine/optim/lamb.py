@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -32,7 +32,8 @@ class Lamb(tf.Module):
     ) -> None:
         super().__init__(name="lamb")
         self._beta_1, self._beta_2 = beta_1, beta_2
-        self._epsilon, self._decay = epsilon, weight_decay
+        self._epsilon, self.decay = epsilon, weight_decay
+        self.decays: Callable[[tf.Variable], bool] = is_matrix
 
     def create_slots(self, variables: Sequence[tf.Variable]) -> None:
         """Creates first- and second-moment slots for each variable."""
@@ -49,8 +50,9 @@ class Lamb(tf.Module):
             second = square_factor * average(square, tf.square(gradient), self._beta_2)
             direction = first / (tf.sqrt(second) + self._epsilon)
             rate = learning_rate
+            if self.decays(variable):
+                direction += self.decay * variable
             if is_matrix(variable):
-                direction += self._decay * variable
                 rate *= _trust_ratio(variable, direction)
             descend(variable, tf.cast(rate, tf.float32), direction)
 

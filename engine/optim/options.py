@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 
-from engine.config.option import OptionGroup, option
+from engine.config.option import OptionGroup, names_in, option
+from engine.optim.patterns import check_pattern, multipliers
 from engine.optim.registry import OPTIMIZERS, SCHEDULES
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -56,6 +57,17 @@ class OptimizerOptions(OptionGroup):
         "0.01 for adamw, lamb, lion and muon, else 0",
         minimum=-1,
     )
+    weight_decay_variables: str = _option(
+        "matrices",
+        "variables that weight decay applies to. matrices: kernels and tables, not biases and "
+        "norms; vectors: the others; or patterns of names, separated by commas; .*: all",
+    )
+    learning_rate_multipliers: str = _option(
+        "",
+        "multipliers of the learning rate by pattern of the variable's name, "
+        "PATTERN:NUMBER,...; the first pattern that matches counts; matrices and vectors are "
+        "patterns, too; empty: 1",
+    )
     clip_norm: float = _option(
         0.0,
         "maximum global norm of the gradient, which is scaled down to it, after --clip_value; 0: "
@@ -80,6 +92,15 @@ class OptimizerOptions(OptionGroup):
         super().__post_init__()
         if -1 < self.weight_decay < 0:
             raise ValueError(f"--weight_decay={self.weight_decay}: give 0 or more, or -1 for auto")
+        multipliers(self.learning_rate_multipliers)
+        patterns = names_in(self.weight_decay_variables)
+        for pattern in patterns:
+            check_pattern(f"--weight_decay_variables={self.weight_decay_variables}", pattern)
+        if not patterns:
+            raise ValueError(
+                "--weight_decay_variables=: give matrices, vectors or patterns; --weight_decay=0 "
+                "is for no decay"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -992,7 +992,7 @@ BREAKS = (
         "biases decay",
         _UPDATES,
         "engine/optim/base.py",
-        "filter(is_matrix, variables)",
+        "filter(self.decays, variables)",
         "variables",
     ),
     Break(

@@ -1,0 +1,90 @@
+"""Patterns of variables' names, in options.
+
+A pattern is a regular expression of the whole name of a variable, as `--mode=inspect` lists it, or
+one of `WORDS`. This module does not import TensorFlow, so that invalid options are rejected at
+once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+# Words that stand for variables by their rank: "matrices" of 2 or more, such as kernels and tables;
+# "vectors" of 1 or 0, such as biases and the parameters of norms.
+MATRICES = "matrices"
+WORDS = (MATRICES, "vectors")
+_LISTED = 5  # names of variables in a message
+
+
+def multipliers(text: str) -> dict[str, float]:
+    """Returns the multiplier of each pattern in a value of `--learning_rate_multipliers`, in order.
+
+    Raises:
+      ValueError: if a part is not PATTERN:NUMBER, a pattern is no regular expression or is given
+        twice, or a number is negative.
+    """
+    found: dict[str, float] = {}
+    for part in filter(None, (each.strip() for each in text.split(","))):
+        flag = f"--learning_rate_multipliers={text}"
+        pattern, _, number = part.rpartition(":")
+        try:
+            value = float(number)
+        except ValueError:
+            value = -1.0
+        if not pattern or not 0 <= value < 1e30:
+            raise ValueError(
+                f"{flag}: {part!r} is not PATTERN:NUMBER with a number of 0 or more, such as "
+                "'head/.*:10,.*/offset:64'"
+            )
+        if pattern in found:
+            raise ValueError(f"{flag}: names {pattern!r} twice")
+        check_pattern(flag, pattern)
+        found[pattern] = value
+    return found
+
+
+def check_pattern(flag: str, pattern: str) -> None:
+    """Raises ValueError, which begins with `flag`, if a pattern is no regular expression."""
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{flag}: {pattern!r} is no regular expression: {error}") from error
+
+
+def matches(pattern: str, name: str, variable: Any) -> bool:
+    """Returns whether a pattern selects a variable of a name."""
+    if pattern in WORDS:
+        return (variable.shape.rank > 1) == (pattern == MATRICES)
+    return re.fullmatch(pattern, name) is not None
+
+
+def selected(flag: str, patterns: Sequence[str], variables: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the first pattern that selects each variable, by the name of the variable.
+
+    Variables that no pattern selects are left out.
+
+    Args:
+      flag: option and its value, which begin error messages.
+      patterns: patterns, in order.
+      variables: trainable variables by name.
+
+    Raises:
+      ValueError: if a pattern selects no variable.
+    """
+    for pattern in patterns:
+        if not any(matches(pattern, *each) for each in variables.items()):
+            names = ", ".join(list(variables)[:_LISTED])
+            more = ", ..." if len(variables) > _LISTED else ""
+            raise ValueError(
+                f"{flag}: {pattern!r} matches no trainable variable; they are {names}{more}, as "
+                "--mode=inspect lists them"
+            )
+    found: dict[str, str] = {}
+    for name, variable in variables.items():
+        for pattern in patterns:
+            if matches(pattern, name, variable):
+                found[name] = pattern
+                break
+    return found
