@@ -14,8 +14,11 @@ from engine.inspection.eager_step import EagerStep, depends_on_inputs
 from engine.inspection.eager_trace import EagerTrace
 from engine.inspection.overfit import Overfit
 from engine.inspection.parameters import Parameter
+from engine.models.base import ForwardContext
 from engine.models.properties import named_variables
+from engine.optim.precision import compute_dtype
 from engine.runtime.user_code import place
+from engine.tasks.language_model import LanguageModel, sees_later_tokens
 from engine.tasks.task import Task
 
 _TARGETS = 1024  # maximum number of targets that are compared
@@ -123,6 +126,31 @@ def step(parts: Parts, found: EagerStep, batch: pipelines.Batch) -> list[str]:
             f"{where}the loss does not depend on the inputs: other inputs give equal losses"
         )
     return lines
+
+
+def later_tokens(parts: Parts) -> list[str]:
+    """Returns a line if a language model's prediction of a token depends on later tokens."""
+    source, task = parts.source, parts.task
+    if not (isinstance(task, LanguageModel) and isinstance(source.decoded[0], tf.TensorSpec)):
+        return []
+    spec = source.decoded[0]
+    (context,) = spec.shape
+    dtype = compute_dtype(parts.config.precision.precision)
+    vocabulary = task.output_spec(source).shape[-1]
+
+    def logits_at(ids: np.ndarray, position: int) -> np.ndarray:
+        inputs = source.preprocess(tf.constant(ids, spec.dtype))
+        logits = parts.model(inputs, ForwardContext(dtype=dtype))
+        found: np.ndarray = tf.cast(logits[:, position], tf.float32).numpy()
+        return found
+
+    if context < 2 or not sees_later_tokens(logits_at, context, vocabulary):
+        return []
+    where = _place(getattr(parts.model, "made_by", None))
+    return [
+        f"{where}the prediction of a token depends on later tokens, which are its targets: give a "
+        "causal network"
+    ]
 
 
 def gradients(parts: Parts, rows: list[Parameter], trained: Overfit | None) -> list[str]:

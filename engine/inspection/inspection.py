@@ -106,6 +106,7 @@ def _inspected(
         *checks.scale(config, source, batch.batch, step.trace),
     ]
     found += checks.step(parts, step, batch.batch)
+    found += checks.later_tokens(parts)
     rows = parameters.parameters(parts.model, step.trace, step.gradients)
     traced = all(row.gradient is not None for row in rows if row.use == "trained")
     taken = cost.cost(config, source, parts, replicas, traced=traced)

@@ -106,7 +106,7 @@ def build_optimizer(
         multiplier = {each: factors[pattern] for each, pattern in found.items()}
         grouped = Groups(make, lambda variable: multiplier.get(names.get(id(variable), ""), 1.0))
     if isinstance(optimizer, DecoupledDecay) and optimizer.decay * learning_rate * largest >= 1:
-        times = f", times {written(largest)}," if largest != 1 else ""
+        times = f", times {largest:g}," if largest != 1 else ""
         raise ValueError(
             f"--learning_rate={written(learning_rate)} --weight_decay={written(optimizer.decay)}: "
             f"an update takes their product{times} of each weight, which is all of it or more: "

@@ -10,8 +10,7 @@ import tensorflow as tf
 
 from engine.assembly.trained import TrainedModel
 from engine.serving.module import predict
-
-_SAME = 1e-3  # relative difference of logits that rounding, also of 16 bits, may explain
+from engine.tasks.language_model import sees_later_tokens
 
 
 class SamplingOptions(NamedTuple):
@@ -83,14 +82,7 @@ class Sampler:
             return tf.cast(logits[:, last], tf.float32)
 
         self._logits_at = logits_at
-        self._refuse_what_sees_later_tokens()
-
-    def _refuse_what_sees_later_tokens(self) -> None:
-        middle = self._context // 2
-        draws = np.random.default_rng(0).integers(len(self.vocabulary.tokens), size=self._context)
-        later = np.where(np.arange(self._context) > middle, draws[::-1], draws)
-        one, other = (self._logits(each[None], middle) for each in (draws, later))
-        if not np.abs(one - other).max() <= _SAME * np.abs(one).max():
+        if sees_later_tokens(self._logits, self._context, len(self.vocabulary.tokens)):
             raise ValueError(
                 "--prompt: the model's prediction of a token depends on later tokens, so it cannot "
                 "continue a text; train a causal model, such as --model=transformer"

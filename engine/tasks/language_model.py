@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from engine.tasks.cross_entropy import cross_entropy
 from engine.tasks.metrics import BitsPerToken, Metric, Perplexity
 from engine.tasks.task import Task, TaskOutput
 from pipelines import Batch, Source
+
+_SAME = 1e-3  # relative difference of logits that rounding, also to 16 bits, may explain
 
 
 class LanguageModel(Task):
@@ -89,3 +92,21 @@ class LanguageModel(Task):
     def predict(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns "logits" of each next token, float32 [rows, tokens, vocabulary]."""
         return {"logits": tf.cast(outputs, tf.float32)}
+
+
+def sees_later_tokens(
+    logits_at: Callable[[np.ndarray, int], np.ndarray], context: int, vocabulary: int
+) -> bool:
+    """Returns whether the logits of a position depend on later inputs, by an example.
+
+    Args:
+      logits_at: returns the logits at a position, [rows, vocabulary], for ids, int64
+        [rows, context].
+      context: tokens of a window.
+      vocabulary: number of tokens.
+    """
+    middle = (context - 1) // 2
+    ids = np.random.default_rng(0).integers(vocabulary, size=[1, context])
+    later = np.where(np.arange(context) > middle, (ids + 1) % vocabulary, ids)
+    one, other = logits_at(ids, middle), logits_at(later, middle)
+    return not np.abs(one - other).max() <= _SAME * np.abs(one).max()

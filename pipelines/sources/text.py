@@ -257,7 +257,7 @@ def _chosen(
     separate = {key: key for key in own} if options.is_default else {}
     given = separate or options.validation_texts
     for key, text in given.items():
-        flags[key] = options.validation_flag(key)
+        flags[key] = f"--validation_split={key}" if separate else options.validation_flag(key)
         value = held_out.fraction(text)
         if value is None:
             parts[key] = texts.ranges(options.validation_option(key), text)

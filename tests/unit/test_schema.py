@@ -53,6 +53,7 @@ FREE = {
         "top_k",
         "predictions",
     ),
+    *("prompt", "sample_tokens", "samples", "temperature", "sample_top_k", "sample_seed"),
     *("averaged", "follow", "evaluation_name", "follow_timeout", "inspect_path", "inspect_steps"),
 }
 # Another value of one of these makes another experiment.
@@ -65,7 +66,8 @@ BOUND = {
     *("precision", "loss_scale", "loss_scale_growth_steps", "loss_scale_factor"),
     *("loss_scale_floor", "jit", "evaluate_every", "evaluate_at_start"),
     *("min_epochs", "stop_at", "baseline", "plateau_patience", "plateau_cooldown"),
-    *("evaluation_examples", "deterministic", "recompute", "onednn"),
+    *("evaluation_examples", "deterministic", "recompute", "onednn", "context", "tokens"),
+    *("weight_decay_variables", "learning_rate_multipliers"),
 }
 
 
@@ -93,6 +95,8 @@ def another(field):
         "stop_at": "0.9",
         "baseline": "0.5:20",
         "weights": "best",
+        "learning_rate_multipliers": ".*:2",
+        "weight_decay_variables": "vectors",
     }
     if field.name in texts:
         return texts[field.name]

@@ -17,6 +17,7 @@ from engine.core import metrics
 from engine.core.step import checked
 from engine.tasks import build, registry
 from engine.tasks.classification import Classification
+from engine.tasks.language_model import LanguageModel
 from engine.tasks.metrics import MeanIoU
 from engine.tasks.multi_label import MultiLabel
 from engine.tasks.options import TaskOptions
@@ -201,6 +202,11 @@ def no_labels() -> np.ndarray:
             "--metrics=top_5: --task=multi_label has accuracy",
         ),
         (
+            {"task": "segmentation", "metrics": "perplexity"},
+            source_of(tf.TensorSpec([8, 8, 1], tf.uint8), ("a", "b", "c")),
+            "--metrics=perplexity: is for --task=language_model",
+        ),
+        (
             {"task": "segmentation"},
             source_of(tf.TensorSpec([8, 8, 1], tf.uint8)),
             "--metrics=mean_iou: counts classes",
@@ -241,6 +247,9 @@ def test_refused_class_weights(weights):
         (Regression(), {"a": tf.TensorSpec([]), "b": tf.TensorSpec([])}, "no numbers"),
         (Segmentation({}), tf.TensorSpec([4, 4], tf.float32), "no classes"),
         (Segmentation({}), tf.TensorSpec([4, 4], tf.int32), "give --classes"),
+        (LanguageModel({}), tf.TensorSpec([4], tf.float32), "no sequences of ids"),
+        (LanguageModel({}), tf.TensorSpec([], tf.int32), "no sequences of ids"),
+        (LanguageModel({}), tf.TensorSpec([4], tf.int32), "give --classes"),
     ],
 )
 def test_refused_targets(task, targets, message):
