@@ -76,7 +76,9 @@ class Text:
             raise ValueError(f"{name}: tokens={kind!r} has to be one of {', '.join(KINDS)}")
         texts = _Texts(name, self.contents, kind)
         flags, parts = _chosen(texts, options)
-        _refuse_overlap(parts, flags, options.allow_overlap)
+        # Of an evaluation of any split, the others are not used.
+        compared = {k: v for k, v in parts.items() if (k, options.test_flag) != ("test", "split")}
+        _refuse_overlap(compared, flags, options.allow_overlap)
         points = texts.points(parts["train"])
         vocabulary = BYTES if kind == "bytes" else vocabulary_of(points, self.unknown)
 
