@@ -15,6 +15,7 @@ from engine.models.build import build_model
 from engine.optim import build as optimizers
 from engine.optim import schedules
 from engine.optim.base import Optimizer
+from engine.optim.lookahead import Lookahead, SlowDecay
 from engine.optim.precision import LossScale
 from engine.optim.schedules import WarmupSchedule
 from engine.tasks import build as tasks
@@ -77,13 +78,18 @@ def build_loss_scale(config: Config) -> LossScale:
     )
 
 
-def build_optimizer(config: Config, model: tf.Module) -> Optimizer:
+def build_optimizer(config: Config, model: tf.Module, steps: int) -> Optimizer:
     """Builds the optimizer that the options specify for a model, without slot variables.
+
+    Args:
+      config: options of the run.
+      model: model to train.
+      steps: number of steps of the run.
 
     Raises the errors of `engine.optim.build.build_optimizer`.
     """
     options = config.optimizer
-    return optimizers.build_optimizer(
+    optimizer = optimizers.build_optimizer(
         options.optimizer,
         learning_rate=config.schedule.learning_rate,
         momentum=options.momentum,
@@ -101,3 +107,7 @@ def build_optimizer(config: Config, model: tf.Module) -> Optimizer:
         },
         arguments=config.arguments_of("optimizer"),
     )
+    if not options.lookahead:
+        return optimizer
+    decay = SlowDecay(options.lookahead_decay, options.lookahead_power, steps)
+    return Lookahead(optimizer, options.lookahead, decay)

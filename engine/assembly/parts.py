@@ -82,6 +82,14 @@ class Parts:
         return {"validation": first, **named}
 
     @property
+    def needs_length(self) -> str:
+        """What of a step depends on the number of steps of the run, for a message; "": nothing."""
+        options = self.config.optimizer
+        if self.schedule.depends_on_length:
+            return f"the {self.config.schedule.schedule} schedule"
+        return "--lookahead_power" if options.lookahead and options.lookahead_power else ""
+
+    @property
     def model(self) -> tf.Module:
         """The network that is trained."""
         return self.state.model
@@ -177,7 +185,7 @@ def assemble(
         if ema_model is not None:  # the EMA starts from the model's initial weights
             for average, variable in zip(ema_model.variables, model.variables, strict=True):
                 average.assign(variable)
-        optimizer = factories.build_optimizer(config, model)
+        optimizer = factories.build_optimizer(config, model, steps)
         optimizer.create_slots(model.trainable_variables)
     state = TrainState(
         model,

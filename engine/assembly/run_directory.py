@@ -170,7 +170,7 @@ def check_length(
     steps_per_epoch: int,
     step: int,
     *,
-    schedule_depends: bool,
+    needs_length: str,
 ) -> None:
     """Raises ValueError if the configured number of steps does not fit the run to resume.
 
@@ -179,12 +179,12 @@ def check_length(
       before: options of the run to resume; None for a new run.
       steps_per_epoch: number of steps of an epoch.
       step: step that the run has reached; the number of steps must not be smaller.
-      schedule_depends: whether the learning-rate schedule depends on the number of steps, which
-        then has to be the same as in `before`.
+      needs_length: what depends on the number of steps, which then has to be the same as in
+        `before`, such as "the cosine schedule"; "": nothing.
     """
     old, new = ((c or config).training.steps(steps_per_epoch) for c in (before, config))
-    if schedule_depends and old != new:
-        dependent = f"on which the {config.schedule.schedule} schedule depends"
+    if needs_length and old != new:
+        dependent = f"on which {needs_length} depends"
         raise _other_options(config, [f"{new} steps in all (was {old}), {dependent}"])
     if new < step:
         option, least = "epochs", -(-step // steps_per_epoch)

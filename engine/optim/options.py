@@ -68,6 +68,21 @@ class OptimizerOptions(OptionGroup):
         "PATTERN:NUMBER,...; the first pattern that matches counts; matrices and vectors are "
         "patterns, too; empty: 1",
     )
+    lookahead: int = _option(
+        0,
+        "updates after which slow weights follow the weights, which then return to them "
+        "(Lookahead); 0: none",
+        minimum=0,
+    )
+    lookahead_decay: float = _option(
+        0.5, "fraction of the slow weights that --lookahead keeps", minimum=0, below=1
+    )
+    lookahead_power: float = _option(
+        0.0,
+        "lets the fraction of --lookahead_decay rise from 0 as this power of the share of the "
+        "run that is over; 0: constant",
+        minimum=0,
+    )
     clip_norm: float = _option(
         0.0,
         "maximum global norm of the gradient, which is scaled down to it, after --clip_value; 0: "

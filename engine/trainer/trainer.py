@@ -134,7 +134,7 @@ class Trainer:
             before,
             parts.steps_per_epoch,
             step,
-            schedule_depends=parts.schedule.depends_on_length,
+            needs_length=parts.needs_length,
         )
         if complete:
             run_directory.check_logging_options(self.config, before)

@@ -114,7 +114,13 @@ def continued(before, now, steps_per_epoch=10, step=0):
     try:
         run_directory.check_trajectory(now, before)
         depends = factories.build_schedule(now, now.training.steps(10)).depends_on_length
-        run_directory.check_length(now, before, steps_per_epoch, step, schedule_depends=depends)
+        run_directory.check_length(
+            now,
+            before,
+            steps_per_epoch,
+            step,
+            needs_length=f"the {now.schedule.schedule} schedule" if depends else "",
+        )
     except ValueError as error:
         return str(error)
     return ""

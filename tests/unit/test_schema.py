@@ -68,6 +68,7 @@ BOUND = {
     *("min_epochs", "stop_at", "baseline", "plateau_patience", "plateau_cooldown"),
     *("evaluation_examples", "deterministic", "recompute", "onednn", "context", "tokens"),
     *("weight_decay_variables", "learning_rate_multipliers"),
+    *("lookahead", "lookahead_decay", "lookahead_power"),
 }
 
 
