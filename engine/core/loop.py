@@ -113,8 +113,8 @@ class Loop:
             result = self._call(tf.constant(np.array([steps, *points], np.int64)), given)
         except tf.errors.OpError as error:
             cause = reason(error)
-            hint = xla.failure(self.jit, cause)
-            raise StepError(f"training failed after step {before}: {cause}{hint}", before) from error
+            message = f"training failed after step {before}: {cause}{xla.failure(self.jit, cause)}"
+            raise StepError(message, before) from error
         computed, taken, finite, passed, rows, watched = (each.numpy() for each in result)
         if not (0 < taken <= computed <= steps and (taken == steps or not finite)):
             raise RuntimeError(

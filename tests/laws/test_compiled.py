@@ -315,7 +315,7 @@ def test_variable_of_another_device(tmp_path):
     """A variable that XLA cannot read on a replica is named, with the remedy."""
     task, where = WithVariable(), str(tmp_path)
     parts = assembled(where, replicas=2, task=task, model="law_dense", jit="step", **SPLIT)
-    with pytest.raises(StepError, match=r"resource Variable.*: make it in the __init__ of the task"):
+    with pytest.raises(StepError, match=r"resource Variable.*: make it in the __init__"):
         parts.loop.run(1)
     parts.close()
 
