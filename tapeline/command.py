@@ -49,7 +49,8 @@ def main(arguments: Sequence[str]) -> int:
     config = None
     try:
         processor_choices.prepare(arguments)
-        config = flags.parse(arguments)
+        of_run = flags.given(arguments).get("mode") in _OF_RUNS  # which selects the functions
+        config = flags.parse(arguments, strict=not of_run)
         mode, run_dir = config.run.mode, config.run.run_dir
         report_on_data = mode == "report" and not run_directory.has_checkpoint(run_dir)
         if mode == "evaluate" and config.report.follow:

@@ -214,13 +214,16 @@ def settled(config: Config, *, resumes: bool = False) -> Config:
     return replaced(config, onednn=now)  # the variable wins, and `notes` says so
 
 
-def emulation(precision: str, devices: ComputeDevices, onednn: str) -> str:
+def emulation(
+    precision: str, devices: ComputeDevices, onednn: str, *, compiled: bool = False
+) -> str:
     """Returns a line that says that a precision is emulated, and the cost; "" if it is not.
 
     Args:
       precision: value of --precision, not "auto".
       devices: what computes; nothing is said of a processor whose features are unknown.
       onednn: whether oneDNN is "on" or "off".
+      compiled: whether XLA compiles the gradients, which does not need oneDNN.
     """
     dtype = precision.removeprefix("mixed_")
     if dtype == "float32":
@@ -235,12 +238,13 @@ def emulation(precision: str, devices: ComputeDevices, onednn: str) -> str:
             f"{needed}; --precision=float32 is faster"
         )
     computes = devices.processor.computes_in(dtype)
-    if computes is None or (computes and onednn == "on"):
+    if computes is None or (computes and (compiled or onednn == "on")):
         return ""
     cause = "the processor does not compute in it"
     if computes:
         cause = "TensorFlow computes in it by oneDNN only, which is off"
-    cost = f"{_COST[dtype]}; " if "avx" in devices.processor.features else ""
+    measured = "avx" in devices.processor.features and not compiled
+    cost = f"{_COST[dtype]}; " if measured else ""
     return f"{precision} is emulated: {cause}; {cost}--precision=float32 is faster"
 
 

@@ -53,15 +53,15 @@ def _registry() -> absl_flags.FlagValues:
     return registry
 
 
-def _define_arguments(registry: absl_flags.FlagValues, values: dict[str, str]) -> list[str]:
+def _define_arguments(registry: absl_flags.FlagValues, values: dict[str, Any]) -> list[str]:
     """Defines the flags of the arguments of registered functions; returns the flags' names.
 
     Flags of functions that the options in `values` do not select accept any text, without effect.
+    `values` holds the values of all options.
     """
-    options = {field.name: field.default for field in _fields()} | values
     types = {
         each.name: bool if each.type is bool else str
-        for each in function_arguments.selected(options)
+        for each in function_arguments.selected(values)
     }
     for option, name in function_arguments.with_flags():
         for each in function_arguments.arguments(option, name):
@@ -160,7 +160,7 @@ def _load(texts: dict[str, str]) -> str:
     return ",".join(paths)
 
 
-def parse(arguments: Sequence[str], *, load: bool = True) -> Config:
+def parse(arguments: Sequence[str], *, load: bool = True, strict: bool = True) -> Config:
     """Parses command-line arguments into a Config.
 
     First, this imports the files of --load; without that option, those of the run in run_dir, if
@@ -169,6 +169,8 @@ def parse(arguments: Sequence[str], *, load: bool = True) -> Config:
     Args:
       arguments: command-line arguments without the program's name, such as "--epochs=2".
       load: whether to import these files.
+      strict: whether to refuse arguments of registered functions that the options do not select,
+        such as "--model.depth=20" with "--model=cnn". In a flagfile they are ignored.
 
     Raises:
       HelpRequest: for --help.
@@ -179,7 +181,10 @@ def parse(arguments: Sequence[str], *, load: bool = True) -> Config:
     texts = _texts(expanded)
     loaded = _load(texts) if load else texts.get("load", "")
     registry = _registry()
-    more = _define_arguments(registry, texts)
+    options = {field.name: field.default for field in _fields()} | texts
+    if strict:
+        function_arguments.refuse_ignored(_texts(arguments), options)
+    more = _define_arguments(registry, options)
     try:
         rest = registry(["run.py", *expanded])[1:]
     except absl_flags.UnrecognizedFlagError as error:

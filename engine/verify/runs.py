@@ -18,6 +18,7 @@ from engine.checkpoint.manager import CheckpointManager
 from engine.checkpoint.restore import Restorer
 from engine.config import compatibility
 from engine.config.schema import Config, replaced
+from engine.core import xla
 from engine.distributed.strategies import Devices, set_threads, topologies
 from engine.runtime.errors import Interrupted
 from engine.tasks.task import Task
@@ -68,8 +69,8 @@ class VerificationRuns:
       scheduled_steps: length of the learning-rate schedule in steps: `total_steps`, but at least
         2 * `STEPS`.
       feed_kind: feed of the runs, "resident" or "stream".
-      without_xla: options that disable XLA, by name; {} for `--jit=off`, for `--jit=step` with
-        shards, and for `--jit=auto` in float32.
+      without_xla: options that disable XLA, by name; {} for `--jit=off`, for `--jit=auto` in
+        float32, and for `--jit=step` with shards, or in float32 where several devices train.
       xla_note: text about `without_xla` for messages; "" if `without_xla` is {}.
 
     Raises:
@@ -112,9 +113,12 @@ class VerificationRuns:
         # XLA, which compiles other shapes on several devices, or nothing, and rounds differently.
         # Results with and without it need not agree within the bounds; they do in float32 where
         # --jit=auto chooses XLA, for dense networks.
-        automatic = ("auto",) if config.precision.precision != "float32" else ()
-        # With shards, a compiled step has the same bits on any number of devices.
-        step = () if config.devices.shards else ("step",)
+        exact = config.precision.precision == "float32"
+        automatic = () if exact else ("auto",)
+        # With shards, a compiled step has the same bits on any number of devices. Without, one that
+        # is for one device alone may contain what cannot be compiled for several.
+        several = self.topologies.configured.replicas > 1
+        step = () if config.devices.shards or (exact and several) else ("step",)
         with_xla = config.loop.jit in ("loop", *step, *automatic)
         self.without_xla = {"jit": "off"} if with_xla else {}
         self.xla_note = f" with --jit=off, not {config.loop.jit}," if self.without_xla else ""
@@ -133,7 +137,10 @@ class VerificationRuns:
             "progress": "off",
             **options,
         }
-        config, task = replaced(self.config, **options), FaultInjectingTask(self._make_task())
+        config = replaced(self.config, **options)
+        with xla.scope_of_parts(config.loop.jit, devices.strategy):
+            made = self._make_task()
+        task = FaultInjectingTask(made)
         parts = assemble(config, task, source=self.sample.source, devices=devices)
         # Another global seed for each run reveals random operations that ignore the run's seed.
         tf.random.set_seed(len(self.built))
