@@ -5,8 +5,9 @@
         --optimizer=nesterov --learning_rate=0.1 --weight_decay=0.0005 --schedule=one_cycle \
         --augment=crop:4,flip
 
-DIRECTORY holds cifar10 as TFDS prepares it; without the option, TFDS downloads it. TIME
-on two CPU cores: RESULT
+DIRECTORY holds cifar10 as TFDS prepares it; without the option, TFDS downloads it. 4 to 10 minutes
+on two CPU cores; the test accuracy is 64%, after 426 steps on 4,500 images. The paper's is 95%,
+after 200 epochs of all 50,000.
 """
 
 import tapeline as tl
