@@ -61,8 +61,11 @@ class Attention(Layer):
         self.causal, self.dropout = causal, Dropout(dropout)
         self.rotary, self._use_bias, self._use_key_bias = rotary, use_bias, key_bias
         self._initializer = kernel_initializer
-        self._stddevs = {"output": output_stddev or kernel_stddev}
-        self._stddevs |= dict.fromkeys(("query", "key", "value"), kernel_stddev)
+        # One assignment: TensorFlow refuses to export a dict that is changed afterwards.
+        self._stddevs = {
+            **dict.fromkeys(("query", "key", "value"), kernel_stddev),
+            "output": output_stddev or kernel_stddev,
+        }
         for each in self._stddevs.values():  # which checks the arguments
             Dense(1, kernel_initializer=kernel_initializer, kernel_stddev=each)
 
