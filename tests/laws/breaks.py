@@ -466,7 +466,7 @@ BREAKS = (
         "L4",
         "the stream reads in file order",
         _DATA_STATE,
-        "pipelines/feeds/stream.py",
+        "pipelines/feeds/block_reader.py",
         "plan.examples_at(epoch, positions[in_epoch])",
         "positions[in_epoch]",
     ),
