@@ -846,9 +846,9 @@ BREAKS = (
         "nothing lost",
         "the rows of a command's end inside an epoch stay when it is lengthened",
         ("tests/cli/test_lengths.py",),
-        "engine/trainer/trainer.py",
-        "int(self.state.last_logged_step), int(self.state.last_evaluation_step)",
-        "int(self.state.step), int(self.state.step)",
+        "engine/trainer/restoration.py",
+        "int(self._state.last_logged_step), int(self._state.last_evaluation_step)",
+        "int(self._state.step), int(self._state.step)",
     ),
     Break(
         "nothing lost",
