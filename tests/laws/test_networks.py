@@ -37,8 +37,8 @@ NETWORKS = {
         "validation_split": "0",
     },
 }
-# Layers in sequence whose units rounding switches on or off. `bound` is of one such layer: each adds
-# as much to the gradients of the layers before it, with unrelated signs.
+# Layers in sequence whose units rounding switches on or off. `bound` is for one such layer: each
+# adds as much to the gradients of the layers before it, with unrelated signs.
 SWITCHED = {"resnet": 19, "vit": 1, "transformer": 1}
 USUAL = "transformer", (1, "mixed_float16", 2, "step")  # (replicas, precision, accumulate, jit)
 POINTS = list(
