@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from engine.assembly import run_directory
-from engine.config import flags
+from engine.config import flag_texts
 from engine.config.schema import Config, replaced
 from engine.models.registry import kind
 from engine.runtime import onednn
@@ -143,10 +143,10 @@ def prepare(arguments: Sequence[str]) -> None:
     given: dict[str, str] = {}
     run: dict[str, str] | None = None
     with contextlib.suppress(ValueError, OSError):
-        given = flags.given(arguments)
-        run_dir, mode = flags.run_dir_of(given), given.get("mode", "train")
+        given = flag_texts.given(arguments)
+        run_dir, mode = flag_texts.run_dir_of(given), given.get("mode", "train")
         if run_directory.has_checkpoint(run_dir) and mode in ("train", *_OF_RUNS):
-            run = flags.given_to_run(run_dir)
+            run = flag_texts.given_to_run(run_dir)
     value = given.get("onednn", "auto")
     if value == "auto" and run is not None:
         value = run.get("onednn", "")  # a run of an older version: as TensorFlow decides

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import os
 from collections.abc import Callable
@@ -25,12 +24,11 @@ from engine.tasks.task import Task
 from engine.verify import bounds, forward, graph
 from engine.verify.fault_injection import FaultInjectingTask
 from engine.verify.sample import sample
+from engine.verify.task_maker import MakeTask, task_maker
 from engine.verify.trajectory import Trajectory, record_trajectory, take
 
 STEPS = 16  # number of steps of a run
 CHECKPOINT_STEP = 7  # step after which a checkpoint is saved; epochs end at steps 5, 10 and 15
-
-MakeTask = Callable[[], Task]
 
 
 class ReferenceRun(NamedTuple):
@@ -99,7 +97,7 @@ class VerificationRuns:
         # All runs scale by the numbers of the whole training split, as training does.
         source = pipelines.fitted(data.open_source(config), data.cache_dir(config))
         # After the devices: a task may create tensors.
-        self._make_task = _task_maker(task, config, source)
+        self._make_task = task_maker(task, config, source)
         self.sample = sample(source, training.global_batch_size)
         per_epoch = pipelines.steps_per_epoch(len(source.train), training.global_batch_size)
         self.total_steps = total_steps(config, per_epoch)
@@ -280,39 +278,3 @@ def fault_injector(parts: Parts) -> FaultInjectingTask:
     """Returns the task, which can inject faults, of a run that `VerificationRuns` assembled."""
     assert isinstance(parts.task, FaultInjectingTask)
     return parts.task
-
-
-def _task_maker(task: MakeTask | Task | None, config: Config, source: pipelines.Source) -> MakeTask:
-    """Returns a function that makes a new task for each run.
-
-    Args:
-      task: function or class that makes a task; a task, which is copied; None: as configured.
-      config: all options.
-      source: data set for whose targets the task of the options is built.
-
-    Raises:
-      ValueError: if `task` is neither a task nor callable, or if two calls of `task` return the
-        same task. The returned function raises ValueError if a task cannot be copied.
-    """
-    if task is None:
-        return lambda: factories.build_task(config, source)
-
-    if not isinstance(task, Task) and not callable(task):
-        raise ValueError(f"{type(task).__name__} is not a task: derive it from tl.Task")
-
-    def copied() -> Task:
-        try:
-            return copy.deepcopy(task)  # type: ignore[return-value]
-        except Exception as error:
-            raise ValueError(
-                f"the task cannot be copied ({error}): give a function that makes one"
-            ) from error
-
-    if hasattr(task, "metrics") and not isinstance(task, type):
-        return copied
-    if task() is task():
-        raise ValueError(
-            "make_task gave the same task twice: give a function that makes a new one each time, "
-            "or the task itself"
-        )
-    return task
