@@ -639,8 +639,8 @@ BREAKS = (
         "batch norm in a Keras model sees one replica",
         (f"{_FOREIGN}::test_same_on_other_devices",),
         "engine/models/keras_layers.py",
-        "            forward.context,\n        )\n        _move",
-        "            ForwardContext(True),\n        )\n        _move",
+        "        forward.context,\n    )\n    _move",
+        "        ForwardContext(True),\n    )\n    _move",
     ),
     Break(
         "L7",
