@@ -5,7 +5,14 @@ from pipelines.augmentation.registry import register as register_augmentation
 from pipelines.augmentation.registry import register_pair as register_pair_augmentation
 from pipelines.augmentation.spec import augmentation_of, parse_augmentation, with_crop
 from pipelines.errors import reason
-from pipelines.feeds.batch_layout import Batch, BatchLayout, Feed, OpenedSteps, opened
+from pipelines.feeds.batch_layout import (
+    Batch,
+    BatchLayout,
+    Feed,
+    OpenedSteps,
+    opened,
+    unpadded_batch,
+)
 from pipelines.feeds.feed import choose_feed, feed_kinds, open_feed
 from pipelines.feeds.replicas import per_replica_values
 from pipelines.feeds.resident import InMemoryFeed
@@ -113,6 +120,7 @@ __all__ = [
     "steps_per_epoch",
     "store_program",
     "text",
+    "unpadded_batch",
     "usable_cores",
     "with_crop",
     "with_selected",

@@ -6,6 +6,11 @@ import re
 
 import tensorflow as tf
 
+# Of several errors, TensorFlow's message has their number, and then "(0) CODE: MESSAGE".
+_GRAPH = (
+    r"\{\{.*?\}\}|\[\[.*?\]\]|\[Op:.*?\]|\bname:\s*$"
+    r"|(?m:^[ \t]*(\d+ root error\(s\) found\.|\(\d+\) [A-Z_]+:))"
+)
 _NOISE = ("Graph execution error", "Detected at node", "File ", "<stack traces", "Traceback")
 
 
@@ -27,7 +32,7 @@ def reason(error: BaseException) -> str:
     result is the name of the error's class.
     """
     message = error.message if isinstance(error, tf.errors.OpError) else str(error)
-    text = re.sub(r"\{\{.*?\}\}|\[\[.*?\]\]|\[Op:.*?\]|\bname:\s*$", " ", message or "")
+    text = re.sub(_GRAPH, " ", message or "")
     lines = [" ".join(line.split()) for line in text.splitlines()]
     informative = (line[:300] for line in lines if line and not line.startswith(_NOISE))
     return next(informative, type(error).__name__)

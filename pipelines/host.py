@@ -1,9 +1,10 @@
-"""Queries of the CPU cores and the memory of the host that this process may use."""
+"""Queries of the CPU cores, memory and open files that this process may use."""
 
 from __future__ import annotations
 
 import os
 import re
+import resource
 from pathlib import Path
 
 # Of a container, by version of Linux's control groups: the limit of its memory and what is in use,
@@ -25,6 +26,16 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def open_files_per_reader(most: int) -> int:
+    """Returns how many files a reader may keep open: at most `most`, and at least 4.
+
+    It is an eighth of the files that the operating system lets this process open, such as 32 on
+    macOS, because each split has a reader, and TensorFlow, logs and checkpoints open files, too.
+    """
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return most if allowed < 0 else max(4, min(most, allowed // 8))  # RLIM_INFINITY may be -1
 
 
 def available_memory(root: str = "/") -> int:

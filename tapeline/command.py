@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from engine.assembly import processor_choices, run_directory
-from engine.config import compatibility, flags
+from engine.config import compatibility, flag_texts, flags
 from engine.config.schema import Config
 from engine.distributed.cluster import Cluster
 from engine.runtime.errors import OutOfMemoryError, StepError, is_out_of_memory
@@ -49,14 +49,15 @@ def main(arguments: Sequence[str]) -> int:
     config = None
     try:
         processor_choices.prepare(arguments)
-        config = flags.parse(arguments)
+        of_run = flag_texts.given(arguments).get("mode") in _OF_RUNS  # which selects the functions
+        config = flags.parse(arguments, strict=not of_run)
         mode, run_dir = config.run.mode, config.run.run_dir
         report_on_data = mode == "report" and not run_directory.has_checkpoint(run_dir)
         if mode == "evaluate" and config.report.follow:
             run_directory.await_checkpoint(run_dir, config.report.follow_timeout)
         if mode in _OF_RUNS and not report_on_data:
             processor_choices.prepare(arguments)  # `await_checkpoint` may have waited for the run
-            config = flags.parse(flags.of_run(run_dir, arguments))
+            config = flags.parse(flag_texts.of_run(run_dir, arguments))
         if mode in _TRAINING:
             compatibility.refuse(config)
         asked, config = config, processor_choices.kept(config)

@@ -171,12 +171,14 @@ def assemble(
     startup.ended("devices")
     source = pipelines.fitted(source or data.open_source(config), data.cache_dir(config))
     startup.ended("data")
-    task = task or factories.build_task(config, source)
+    with xla.scope_of_parts(config.loop.jit, strategy):
+        task = task or factories.build_task(config, source)
     steps_per_epoch = pipelines.steps_per_epoch(
         len(source.train), config.training.global_batch_size
     )
     steps = total_steps(config, steps_per_epoch)
-    schedule = factories.build_schedule(config, steps)
+    with xla.scope_of_parts(config.loop.jit, strategy):
+        schedule = factories.build_schedule(config, steps)
     augmentation = pipelines.augmentation_of(config.data.augment, source)
 
     with strategy.scope(), device_memory.memory_for(_state_advice(config)):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from engine.assembly import run_directory
-from engine.config import flags
+from engine.config import flag_texts
 from engine.config.schema import Config, replaced
 from engine.models.registry import kind
 from engine.runtime import onednn
@@ -143,10 +143,10 @@ def prepare(arguments: Sequence[str]) -> None:
     given: dict[str, str] = {}
     run: dict[str, str] | None = None
     with contextlib.suppress(ValueError, OSError):
-        given = flags.given(arguments)
-        run_dir, mode = flags.run_dir_of(given), given.get("mode", "train")
+        given = flag_texts.given(arguments)
+        run_dir, mode = flag_texts.run_dir_of(given), given.get("mode", "train")
         if run_directory.has_checkpoint(run_dir) and mode in ("train", *_OF_RUNS):
-            run = flags.given_to_run(run_dir)
+            run = flag_texts.given_to_run(run_dir)
     value = given.get("onednn", "auto")
     if value == "auto" and run is not None:
         value = run.get("onednn", "")  # a run of an older version: as TensorFlow decides
@@ -214,13 +214,16 @@ def settled(config: Config, *, resumes: bool = False) -> Config:
     return replaced(config, onednn=now)  # the variable wins, and `notes` says so
 
 
-def emulation(precision: str, devices: ComputeDevices, onednn: str) -> str:
+def emulation(
+    precision: str, devices: ComputeDevices, onednn: str, *, compiled: bool = False
+) -> str:
     """Returns a line that says that a precision is emulated, and the cost; "" if it is not.
 
     Args:
       precision: value of --precision, not "auto".
       devices: what computes; nothing is said of a processor whose features are unknown.
       onednn: whether oneDNN is "on" or "off".
+      compiled: whether XLA compiles the gradients, which does not need oneDNN.
     """
     dtype = precision.removeprefix("mixed_")
     if dtype == "float32":
@@ -235,12 +238,13 @@ def emulation(precision: str, devices: ComputeDevices, onednn: str) -> str:
             f"{needed}; --precision=float32 is faster"
         )
     computes = devices.processor.computes_in(dtype)
-    if computes is None or (computes and onednn == "on"):
+    if computes is None or (computes and (compiled or onednn == "on")):
         return ""
     cause = "the processor does not compute in it"
     if computes:
         cause = "TensorFlow computes in it by oneDNN only, which is off"
-    cost = f"{_COST[dtype]}; " if "avx" in devices.processor.features else ""
+    measured = "avx" in devices.processor.features and not compiled
+    cost = f"{_COST[dtype]}; " if measured else ""
     return f"{precision} is emulated: {cause}; {cost}--precision=float32 is faster"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from engine.checkpoint import catalog
 from engine.checkpoint.checkpoint_file import sync_directory
-from engine.config import flags
+from engine.config import flag_texts, flags
 from engine.config.option import written
 from engine.config.schema import Config, changed
 from engine.runtime import lock
@@ -35,7 +35,7 @@ def read_options(run_dir: str) -> Config | None:
     if not os.path.isfile(path):
         return None
     try:
-        return flags.parse(flags.of_file(path), load=False)
+        return flags.parse(flag_texts.of_file(path), load=False)
     except (ValueError, OSError) as error:
         raise ValueError(f"cannot read {path}: {error}; give another --run_dir") from None
 

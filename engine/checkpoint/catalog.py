@@ -20,6 +20,8 @@ from engine.checkpoint.checkpoint_file import CheckpointContents, DamagedError, 
 from engine.checkpoint.migration import migrated
 
 DAMAGED = ".damaged"
+# Steps of checkpoint files that were read, by (path, inode, bytes, time of change in nanoseconds).
+KnownSteps = dict[tuple[str, int, int, int], int]
 
 
 def newest_directory(run_dir: str) -> str:
@@ -214,7 +216,7 @@ def load_step(run_dir: str, step: int) -> LoadedCheckpoint | None:
       FormatVersionError: if this version of Tapeline cannot read the format of a file.
     """
     damaged: DamagedError | None = None
-    for saved, path in reversed(_saved(run_dir)):
+    for saved, path in reversed(_saved(run_dir, {})):
         if saved != step:
             continue
         try:
@@ -228,26 +230,34 @@ def load_step(run_dir: str, step: int) -> LoadedCheckpoint | None:
     return None
 
 
-def saved_steps(run_dir: str) -> dict[int, str]:
+def saved_steps(run_dir: str, known: KnownSteps | None = None) -> dict[int, str]:
     """Returns {step: path} for all steps at which the checkpoints of a run were saved.
 
     Of several checkpoints of a step, the path is that of the one in kept/, or otherwise in best/;
     of several in a directory, that of the one with the largest number. Reads only the metadata of
     the files; a file with damaged metadata is ignored.
 
+    Args:
+      run_dir: run directory.
+      known: steps of files that are not read, unless they have changed; this adds those it reads.
+
     Raises:
       FormatVersionError: if this version of Tapeline cannot read the format of a file.
     """
-    return dict(_saved(run_dir))
+    return dict(_saved(run_dir, {} if known is None else known))
 
 
-def _saved(run_dir: str) -> list[tuple[int, str]]:
+def _saved(run_dir: str, known: KnownSteps) -> list[tuple[int, str]]:
     """Returns (step, path) of all checkpoints of a run, those in kept/ last; see `saved_steps`."""
     found = []
     for directory in directories(run_dir):
         for path in list_checkpoints(directory):
-            with contextlib.suppress(DamagedError):
-                found.append((int(read_metadata(path)["step"]), path))
+            with contextlib.suppress(DamagedError, FileNotFoundError):
+                status = os.stat(path)
+                file = path, status.st_ino, status.st_size, status.st_mtime_ns
+                if file not in known:
+                    known[file] = int(read_metadata(path)["step"])
+                found.append((known[file], path))
     return found
 
 

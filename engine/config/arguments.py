@@ -16,7 +16,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Literal, Union
 
 from engine.config.option import did_you_mean, written
@@ -126,11 +126,38 @@ def selected(values: Mapping[str, Any]) -> list[Argument]:
     ]
 
 
+def refuse_ignored(given: Collection[str], values: Mapping[str, Any]) -> None:
+    """Refuses arguments that only functions take which the options do not select.
+
+    Args:
+      given: names of flags, such as "model.depth", "nomodel.tied" or "epochs".
+      values: values of options by name.
+
+    Raises:
+      ValueError: for the first such argument; the message names the arguments that the selected
+        function takes.
+    """
+    taken = [argument.name for argument in selected(values)]
+    known = {each.name for option, name in with_flags() for each in arguments(option, name)}
+    for flag in given:
+        name = flag if split_name(flag) else flag.removeprefix("no")
+        option = split_name(name)
+        if name not in known or name in taken:
+            continue
+        if option != "dataset" and values[option] not in registry(option):
+            continue  # whoever looks it up names the problem
+        own = [f"--{each}" for each in taken if split_name(each) == option]
+        raise ValueError(
+            f"--{flag}: --{option}={values[option]} has no such argument; it takes "
+            f"{', '.join(own) or 'none'}"
+        )
+
+
 def resolved(values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the typed values of the arguments of all selected functions, by name of the flag.
 
     `values` holds the values of options, and those of the arguments that are given. Arguments of
-    functions that are registered, but not selected, have no effect.
+    functions that are registered, but not selected, have no effect; `refuse_ignored` refuses them.
 
     Raises:
       ValueError: for a value of another type, a missing value or an unknown argument, or if a

@@ -8,9 +8,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from absl import flags as absl_flags
@@ -18,8 +17,16 @@ from absl import flags as absl_flags
 import engine
 from engine.config import arguments as function_arguments
 from engine.config.documentation import heading, help_text, table
+from engine.config.flag_texts import (
+    default_run_dir,
+    expand_flagfiles,
+    given_to_run,
+    options_file,
+    run_dir_of,
+    texts_of,
+)
 from engine.config.option import did_you_mean, names_in, written
-from engine.config.schema import Config, option_values, replaced, sections
+from engine.config.schema import Config, option_fields, option_values, replaced, sections
 from engine.runtime import user_code
 
 # They may differ between workers; those of --load must have the same contents.
@@ -31,11 +38,6 @@ class HelpRequest(Exception):  # noqa: N818 - a request, not an error
     """Raised by `parse` for `--help`; the message is the help text."""
 
 
-def _fields() -> Iterator[dataclasses.Field]:
-    for _, section in sections():
-        yield from dataclasses.fields(section)
-
-
 _DEFINES: dict[type, Any] = {
     bool: absl_flags.DEFINE_boolean,
     int: absl_flags.DEFINE_integer,
@@ -45,7 +47,7 @@ _DEFINES: dict[type, Any] = {
 
 def _registry() -> absl_flags.FlagValues:
     registry = absl_flags.FlagValues()
-    for field in _fields():
+    for field in option_fields():
         define = _DEFINES.get(type(field.default), absl_flags.DEFINE_string)
         default = written(field.default) if isinstance(field.default, tuple) else field.default
         define(field.name, default, field.metadata["help"], flag_values=registry)
@@ -53,15 +55,15 @@ def _registry() -> absl_flags.FlagValues:
     return registry
 
 
-def _define_arguments(registry: absl_flags.FlagValues, values: dict[str, str]) -> list[str]:
+def _define_arguments(registry: absl_flags.FlagValues, values: dict[str, Any]) -> list[str]:
     """Defines the flags of the arguments of registered functions; returns the flags' names.
 
     Flags of functions that the options in `values` do not select accept any text, without effect.
+    `values` holds the values of all options.
     """
-    options = {field.name: field.default for field in _fields()} | values
     types = {
         each.name: bool if each.type is bool else str
-        for each in function_arguments.selected(options)
+        for each in function_arguments.selected(values)
     }
     for option, name in function_arguments.with_flags():
         for each in function_arguments.arguments(option, name):
@@ -70,66 +72,6 @@ def _define_arguments(registry: absl_flags.FlagValues, values: dict[str, str]) -
         define = _DEFINES.get(kind, absl_flags.DEFINE_string)
         define(name, None, "", flag_values=registry)
     return list(types)
-
-
-def _expanded(arguments: Sequence[str]) -> list[str]:
-    """Returns the command-line arguments with each --flagfile replaced by the lines of the file.
-
-    Raises:
-      ValueError: if a flagfile cannot be read.
-    """
-    try:
-        return absl_flags.FlagValues().read_flags_from_files(list(arguments))
-    except absl_flags.CantOpenFlagFileError as error:
-        cause = error.__context__
-        assert isinstance(cause, OSError)
-        raise ValueError(f"--flagfile={cause.filename}: {cause.strerror}") from None
-    except UnicodeDecodeError:
-        files = " ".join(argument for argument in arguments if "flagfile" in argument)
-        raise ValueError(f"{files}: is no text file") from None
-    except absl_flags.Error as error:
-        raise ValueError(" ".join(str(error).split())) from None
-
-
-def _texts(expanded: Sequence[str]) -> dict[str, str]:
-    """Returns the text that is given last for each flag, by name.
-
-    The text follows "="; without "=", it is the next argument.
-    """
-    texts = {}
-    for argument, following in itertools.zip_longest(expanded, expanded[1:], fillvalue=""):
-        name, equals, text = argument.partition("=")
-        if name.startswith("-"):
-            texts[name.lstrip("-")] = text if equals else following
-    return texts
-
-
-def given(arguments: Sequence[str]) -> dict[str, str]:
-    """Returns the text of each flag in command-line arguments and their flagfiles, by name.
-
-    The values are not checked, and files of --load are not imported.
-
-    Raises:
-      ValueError: if a flagfile cannot be read.
-    """
-    return _texts(_expanded(arguments))
-
-
-def given_to_run(run_dir: str) -> dict[str, str]:
-    """Returns the text of each flag in the config.flags of a run, by name; {} without this file.
-
-    Raises:
-      ValueError: if the file cannot be read.
-    """
-    path = _options_file(run_dir)
-    return given([f"--flagfile={path}"]) if os.path.isfile(path) else {}
-
-
-def run_dir_of(texts: dict[str, str]) -> str:
-    """Returns the run directory for a result of `given`."""
-    values: dict[str, Any] = {field.name: field.default for field in _fields()} | texts
-    run_dir = values["run_dir"] or _default_run_dir(values["dataset"], values["model"])
-    return os.path.expanduser(run_dir)
 
 
 def _load(texts: dict[str, str]) -> str:
@@ -144,7 +86,7 @@ def _load(texts: dict[str, str]) -> str:
     text, source = texts.get("load"), ""
     if text is None:
         run_dir = run_dir_of(texts)
-        path = _options_file(run_dir)
+        path = options_file(run_dir)
         if os.path.isfile(path):
             with contextlib.suppress(ValueError):  # whoever reads the options names the problem
                 text = given_to_run(run_dir).get("load")
@@ -160,7 +102,7 @@ def _load(texts: dict[str, str]) -> str:
     return ",".join(paths)
 
 
-def parse(arguments: Sequence[str], *, load: bool = True) -> Config:
+def parse(arguments: Sequence[str], *, load: bool = True, strict: bool = True) -> Config:
     """Parses command-line arguments into a Config.
 
     First, this imports the files of --load; without that option, those of the run in run_dir, if
@@ -169,17 +111,22 @@ def parse(arguments: Sequence[str], *, load: bool = True) -> Config:
     Args:
       arguments: command-line arguments without the program's name, such as "--epochs=2".
       load: whether to import these files.
+      strict: whether to refuse arguments of registered functions that the options do not select,
+        such as "--model.depth=20" with "--model=cnn". In a flagfile they are ignored.
 
     Raises:
       HelpRequest: for --help.
       ValueError: for an unknown flag or argument, an invalid value, an unreadable flagfile or an
         error in a file of --load; the message names the flag, the argument or the file.
     """
-    expanded = _expanded(arguments)
-    texts = _texts(expanded)
+    expanded = expand_flagfiles(arguments)
+    texts = texts_of(expanded)
     loaded = _load(texts) if load else texts.get("load", "")
     registry = _registry()
-    more = _define_arguments(registry, texts)
+    options = {field.name: field.default for field in option_fields()} | texts
+    if strict:
+        function_arguments.refuse_ignored(texts_of(arguments), options)
+    more = _define_arguments(registry, options)
     try:
         rest = registry(["run.py", *expanded])[1:]
     except absl_flags.UnrecognizedFlagError as error:
@@ -209,44 +156,7 @@ def _parse_integers(name: str, text: str) -> tuple[int, ...]:
 
 def option_names() -> list[str]:
     """Returns the names of all options, in the order of docs/options.md."""
-    return [field.name for field in _fields()]
-
-
-def of_run(run_dir: str, arguments: Sequence[str]) -> list[str]:
-    """Returns command-line arguments that reproduce the options of a run, followed by `arguments`.
-
-    So `arguments` override the options of the run.
-
-    Raises:
-      ValueError: if there is no run in `run_dir`, or if its config.flags cannot be read.
-    """
-    path = _options_file(run_dir)
-    if not os.path.isfile(path):
-        raise ValueError(f"--run_dir={run_dir}: there is no run here; train one first")
-    return [*of_file(path), *arguments]
-
-
-def _options_file(run_dir: str) -> str:
-    return os.path.join(os.path.expanduser(run_dir), "config.flags")
-
-
-def of_file(path: str) -> list[str]:
-    """Returns command-line arguments that reproduce a run, given the path of its config.flags.
-
-    The arguments start with the legacy values of options, which apply if the file is of an older
-    version and lacks these options.
-
-    Raises:
-      ValueError: if the file cannot be read.
-    """
-    texts = _texts(_expanded([f"--flagfile={path}"]))
-    legacy = [
-        f"--{field.name}={written(field.metadata['legacy'])}"
-        for field in _fields()
-        if field.metadata["legacy"] is not None
-        and (not field.metadata["legacy_with"] or texts.get(field.metadata["legacy_with"]))
-    ]
-    return [*legacy, f"--flagfile={path}"]
+    return [field.name for field in option_fields()]
 
 
 def from_values(values: dict[str, Any]) -> Config:
@@ -279,12 +189,7 @@ def from_values(values: dict[str, Any]) -> Config:
     config = dataclasses.replace(config, arguments=arguments)
     if config.run.run_dir:
         return config
-    return replaced(config, run_dir=_default_run_dir(config.data.dataset, config.model.model))
-
-
-def _default_run_dir(dataset: str, model: str) -> str:
-    dataset = dataset.rstrip("/").split("/")[-1].replace(":", "-")
-    return os.path.join("runs", f"{dataset}-{model}")
+    return replaced(config, run_dir=default_run_dir(config.data.dataset, config.model.model))
 
 
 def flagfile(config: Config) -> str:

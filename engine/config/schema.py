@@ -98,6 +98,12 @@ def sections() -> Iterator[tuple[str, Any]]:
             yield group.name, group.default_factory.load()
 
 
+def option_fields() -> Iterator[dataclasses.Field]:
+    """Yields the dataclass fields of all options, in the order of docs/options.md."""
+    for _, section in sections():
+        yield from dataclasses.fields(section)
+
+
 def option_values(config: Config) -> dict[str, Any]:
     """Returns the values of all options, and the arguments of registered functions, by name."""
     groups = [dataclasses.asdict(getattr(config, name)) for name, _ in sections()]

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from engine.core import log_points, metrics
+from engine.core import log_points, metrics, xla
 from engine.core.accumulation import Accumulation
 from engine.core.log_points import LogPoint, LogPoints
 from engine.core.loop_state import LoopArgs, LoopResult, LoopState, LoopStateUpdater, updates
@@ -112,10 +112,9 @@ class Loop:
             waited = stopwatch() - start
             result = self._call(tf.constant(np.array([steps, *points], np.int64)), given)
         except tf.errors.OpError as error:
-            hint = "" if self.jit == "off" else f" (XLA compiles the {self.jit}; --jit=off: not)"
-            raise StepError(
-                f"training failed after step {before}: {reason(error)}{hint}", before
-            ) from error
+            cause = reason(error)
+            message = f"training failed after step {before}: {cause}{xla.failure(self.jit, cause)}"
+            raise StepError(message, before) from error
         computed, taken, finite, passed, rows, watched = (each.numpy() for each in result)
         if not (0 < taken <= computed <= steps and (taken == steps or not finite)):
             raise RuntimeError(

@@ -8,7 +8,9 @@ after it is compiled.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -101,6 +103,37 @@ def choose(
             "bits on any number of them; give --jit=step"
         )
     return jit
+
+
+def scope_of_parts(jit: str, strategy: tf.distribute.Strategy) -> AbstractContextManager:
+    """Returns the scope in which to build a task and a schedule, which may have variables.
+
+    What XLA compiles for a replica cannot read a variable of another device: with `--jit=step` and
+    several replicas, each replica has its own copy of the variables, as of those of the model.
+
+    Args:
+      jit: value of `--jit`.
+      strategy: strategy of the run.
+    """
+    several = strategy.num_replicas_in_sync > 1
+    return strategy.scope() if jit == "step" and several else contextlib.nullcontext()
+
+
+def failure(jit: str, cause: str) -> str:
+    """Returns what to add to the message of a failed step, such as that XLA compiles it.
+
+    Args:
+      jit: result of `choose`.
+      cause: message of the error.
+    """
+    if jit == "off":
+        return ""
+    if "Trying to access resource" in cause:
+        return (
+            " (XLA compiles the step of each device, which can read no variable of another device: "
+            "make it in the __init__ of the task or of a layer of the model, or give --jit=off)"
+        )
+    return f" (XLA compiles the {jit}; --jit=off: not)"
 
 
 def compiles_gradients(model: tf.Module, replicas: int, shards: int) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
 import pipelines
 from engine.assembly.data import cache_dir
@@ -57,15 +56,7 @@ def first_batch(config: Config, source: pipelines.Source, rows: int | None = Non
             augmentation, source.classes, config.run.seed, preprocess=source.preprocess
         )
     given = examples.part(0, taken + mixes)
-    decoded = pipelines.Batch(
-        inputs=tf.nest.map_structure(tf.constant, given.inputs),
-        targets=tf.nest.map_structure(tf.constant, given.targets),
-        mask=tf.ones([taken]),
-        row=tf.constant(0, tf.int64),
-        valid=tf.constant(float(taken)),
-        epoch=tf.constant(0, tf.int64),
-        position=tf.constant(0, tf.int64),
-    )
+    decoded = pipelines.unpadded_batch(given.inputs, given.targets, taken)
     return FirstBatch(examples.part(0, count), preprocessed(decoded, augment, source.preprocess))
 
 

@@ -301,55 +301,30 @@ def _normalized(forward: Forward, layer: Any, inputs: Any, mask: Any) -> Any:
     their weights, the number of valid elements per channel on this replica, to `forward.weights`,
     and the mean and the variance to `forward.batches`.
     """
+    refused = len(forward.refusals)
     weights, local_count = _weights(forward, layer, inputs, mask)
     _, _, scale, offset = _parameters(layer)
-    of_rows = mask is None and forward.repeats(inputs) is not None
-    if of_rows and layer.axis % inputs.shape.rank == inputs.shape.rank - 1:
-        channels = inputs.shape[-1:]
-        valid = None if forward.context.mask is None else tf.reshape(weights, [-1])
-        y, mean, variance = batch_normalized(
-            inputs if inputs.dtype in NORMALIZED_DTYPES else tf.cast(inputs, tf.float32),
-            tf.ones(channels) if scale is None else scale,
-            tf.zeros(channels) if offset is None else offset,
-            ValidRows(valid, local_count),
-            layer.epsilon,
-            forward.context,
-        )
-        _move(forward, layer, mean, variance, local_count)
-        return tf.cast(y, layer.compute_dtype)
-    mean, variance = _shifted_moments(forward, layer, inputs, mask, weights, local_count)
-    _move(forward, layer, mean, variance, local_count)
-    return _scaled(layer, inputs, mean, variance, scale, offset)
-
-
-def _shifted_moments(
-    forward: Forward,
-    layer: Any,
-    inputs: Any,
-    mask: Any,
-    weights: tf.Tensor,
-    local_count: tf.Tensor,
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns mean and biased variance of the elements of a channel, of any axis, that are valid.
-
-    The elements that `mask` excludes do not count; it is None, or that of Keras. The sums are of
-    distances from the moving mean.
-    """
-    moving_mean = _float32(layer.moving_mean)
-    axes = [axis for axis in range(inputs.shape.rank) if axis != layer.axis % inputs.shape.rank]
-    # Shifted by the moving mean, so that the variance is no small difference of large numbers.
-    centred = tf.cast(inputs, tf.float32) - _channels(layer, inputs)(moving_mean)
-    if mask is not None:  # what is masked may be nan, as in Keras
-        centred = tf.where(tf.cast(mask, tf.bool)[..., tf.newaxis], centred, 0.0)
-    valid = centred * weights
-    sums, squares, count = forward.context.all_reduce(
-        [tf.reduce_sum(valid, axes), tf.reduce_sum(valid * centred, axes), local_count]
+    axes = list(range(inputs.shape.rank))
+    axes.append(axes.pop(layer.axis))  # the channels last
+    is_last = axes == sorted(axes)
+    x = inputs if inputs.dtype in NORMALIZED_DTYPES else tf.cast(inputs, tf.float32)
+    x = x if is_last else tf.transpose(x, axes)
+    shape, channels = tf.shape(x), x.shape[-1:]
+    if mask is not None:  # each position is a row of its own
+        x = tf.reshape(x, [-1, *channels])
+    all_valid = (mask is None and forward.context.mask is None) or len(forward.refusals) > refused
+    y, mean, variance = batch_normalized(
+        x,
+        tf.ones(channels) if scale is None else scale,
+        tf.zeros(channels) if offset is None else offset,
+        ValidRows(None if all_valid else tf.reshape(weights, [-1]), local_count),
+        layer.epsilon,
+        forward.context,
     )
-    count = tf.maximum(count, 1.0)
-    mean_offset = sums / count
-    mean = moving_mean + mean_offset
-    # Rounding can make a variance close to 0 negative.
-    return mean, tf.maximum(squares / count - tf.square(mean_offset), 0.0)
+    _move(forward, layer, mean, variance, local_count)
+    y = tf.reshape(y, shape) if mask is not None else y
+    y = y if is_last else tf.transpose(y, sorted(axes, key=axes.__getitem__))
+    return tf.ensure_shape(tf.cast(y, layer.compute_dtype), inputs.shape)
 
 
 def _move(

@@ -86,5 +86,7 @@ def run(config: Config) -> int:
         if not split and parts.source.validation_sets:
             test = {"test": results["test"]} if "test" in results else {}
             scores = parts.validation_scores(results) | test
-        print(json.dumps(jsonable({"weights": restored_run.path, **scores, "tables": tables})))
+        # An average has no file of its own.
+        named = weights if config.run.averaged else restored_run.path
+        print(json.dumps(jsonable({"weights": named, **scores, "tables": tables})))
         return signals.exit_status

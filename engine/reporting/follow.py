@@ -114,9 +114,10 @@ def _new_steps(
     has been removed.
     """
     run_dir, idle_since = config.run.run_dir, time.monotonic()
+    known: catalog.KnownSteps = {}
     while not interrupted():
         result = _result(run_dir)  # before the checkpoints, which are saved before it
-        if new := catalog.saved_steps(run_dir).keys() - rows.steps:
+        if new := catalog.saved_steps(run_dir, known).keys() - rows.steps:
             yield min(new)
             idle_since = time.monotonic()
             continue

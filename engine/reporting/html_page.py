@@ -117,14 +117,17 @@ def text(section: ReportSection) -> str:
             blocks.append(element)
         elif isinstance(element, ReportTable):
             caption = f"{element.caption}\n" if element.caption else ""
-            blocks.append(caption + _aligned(element))
+            blocks.append(caption + format_table(element))
         elif isinstance(element, ReportFigure):
             blocks.append(f"[{element.caption}]")
     return "\n\n".join(blocks)
 
 
-def _aligned(table: ReportTable) -> str:
-    """Formats a table as text with aligned columns, with or without a header."""
+def format_table(table: ReportTable) -> str:
+    """Formats a table as text, one line per row, for a terminal.
+
+    Columns that have only numbers and `-` are right-aligned. The caption is omitted.
+    """
     numeric = [all(map(_is_number, column)) for column in zip(*table.rows, strict=True)]
     lines = [*([table.header] if table.header else []), *table.rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -132,22 +135,6 @@ def _aligned(table: ReportTable) -> str:
     return "\n".join(
         "  ".join(c.rjust(width) if number else c.ljust(width) for c, width, number in row).rstrip()
         for row in cells
-    )
-
-
-def format_table(table: ReportTable) -> str:
-    """Formats a table with a header as text, one line per row, for a terminal.
-
-    The first column is left-aligned, the others are right-aligned. The caption is omitted.
-    """
-    lines = [table.header, *table.rows]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if column else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
     )
 
 

@@ -19,6 +19,7 @@ import pipelines
 from engine.assembly.data import cache_dir
 from engine.assembly.parts import Parts
 from engine.core.metrics import jsonable
+from engine.core.step import preprocessed
 from engine.models.base import ForwardContext
 from engine.optim.precision import compute_dtype
 from engine.runtime.atomic_files import replace_file
@@ -114,16 +115,9 @@ class BadBatchRecorder:
     def _losses_of(self, examples: Examples, step: int) -> np.ndarray:
         """Returns the losses of a chunk of examples, float32 [k]; nan if TensorFlow fails."""
         count, dtype = len(examples.indices), self._parts.config.precision.precision
-        decoded = tf.nest.map_structure(tf.constant, examples.inputs)
-        batch = pipelines.Batch(
-            inputs=self._parts.source.preprocess(decoded),
-            targets=tf.nest.map_structure(tf.constant, examples.targets),
-            mask=tf.ones([count]),
-            row=tf.constant(0, tf.int64),
-            valid=tf.constant(float(count)),
-            epoch=tf.constant(step // self._parts.steps_per_epoch, tf.int64),
-            position=tf.constant(0, tf.int64),
-        )
+        epoch = step // self._parts.steps_per_epoch
+        decoded = pipelines.unpadded_batch(examples.inputs, examples.targets, count, epoch)
+        batch = preprocessed(decoded, None, self._parts.source.preprocess)
         context = ForwardContext(mask=batch.mask, dtype=compute_dtype(dtype))
         try:
             losses = self._parts.task(self._parts.model, batch, context).losses

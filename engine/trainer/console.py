@@ -74,7 +74,12 @@ def setting(parts: Parts) -> str:
 def emulation(parts: Parts) -> str:
     """Returns a line that says that the precision of a run is emulated; "" if it is not."""
     computing = ComputeDevices(this_processor(), precision.capability(parts.config.devices))
-    return processor_choices.emulation(parts.config.precision.precision, computing, onednn.state())
+    return processor_choices.emulation(
+        parts.config.precision.precision,
+        computing,
+        onednn.state(),
+        compiled=parts.loop.step.compiled_gradients,
+    )
 
 
 def example(source: pipelines.Source) -> str:

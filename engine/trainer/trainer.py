@@ -22,12 +22,14 @@ from engine.runtime.signals import Signals
 from engine.runtime.startup import Startup
 from engine.trainer import console
 from engine.trainer.bad_batch_dump import BadBatchRecorder
-from engine.trainer.bad_steps import BadStep, TooManyBadStepsError, bad_step_detector
+from engine.trainer.bad_steps import BadStep, bad_step_detector
 from engine.trainer.compilation_cache import CompilationCache
 from engine.trainer.evaluator import Evaluator
 from engine.trainer.finalize import Finalizer
 from engine.trainer.loop_runner import LoopRunner
+from engine.trainer.restoration import Restoration
 from engine.trainer.run_checkpoints import RunCheckpoints
+from engine.trainer.stop_conditions import StopConditions
 from engine.trainer.train_logging import TrainLogger
 from engine.trainer.triggers import Triggers
 
@@ -69,8 +71,9 @@ class Trainer:
         self._meter = ThroughputMeter(parts.state.timing, self._dir, writes=chief)
         self._checkpoints = RunCheckpoints(parts, self._triggers, self._meter, collectives)
         self._train_logger = TrainLogger(parts, self._metric_writer, self._meter, self._triggers)
+        self._stops = StopConditions(parts, self._triggers, signals, collectives, startup)
         self._evaluator = Evaluator(
-            parts, self._triggers, self._meter, self._train_logger, self._stop_requested
+            parts, self._triggers, self._meter, self._train_logger, self._stops.requested
         )
         self._detector = bad_step_detector(parts)
         recorder = BadBatchRecorder(parts) if chief else None
@@ -84,9 +87,17 @@ class Trainer:
             recorder,
             compiled=self._programs.store,
         )
+        self._restoration = Restoration(
+            parts.state,
+            self._checkpoints,
+            self._detector,
+            self._loop_runner,
+            self._meter,
+            self._metric_writer,
+            self._print_line,
+        )
         self._profiler = Profiler(config.logging.profiled, self._dir, writes=chief)
         self._interrupted = False
-        self._first_step = 0  # step at which this command starts
         self._stop_reason = ""  # why this command ended training, if by time
         self._progress = Progress("off" if chief else "silent", "", 0)
 
@@ -126,9 +137,9 @@ class Trainer:
             lock.take()
             if before is None and run_directory.has_checkpoint(self._dir):
                 run_directory.clear(self._dir)
-        resumed = self._restore()
+        resumed = self._restoration.restore()
         step = int(self.state.step)
-        complete = resumed and self._is_complete()
+        complete = resumed and self._stops.is_complete()
         run_directory.check_length(
             self.config,
             before,
@@ -148,9 +159,9 @@ class Trainer:
             if self.config.evaluation.evaluate_at_start:
                 self.state.last_evaluation_step.assign(as_int64(-1))
             self._checkpoints.save_initial()  # for the rollback of a bad step in the first epoch
-        self._first_step = step
+        self._stops.first_step = step
         self._meter.start(step, counts=not complete)
-        self._rewind()
+        self._restoration.rewind()
         stopped = self._evaluator.reason_to_stop()
         self._print_line(
             console.introduction(parts, resumed=resumed, over=complete, stopped=stopped)
@@ -159,31 +170,6 @@ class Trainer:
         self._progress = Progress(mode, "training", parts.total_steps, step)
         if chief and self.config.report.report and not complete:
             tensorboard_report.show(parts)
-
-    def _rewind(self) -> None:
-        """Removes the metrics logged after the restored step from all log files."""
-        self._metric_writer.rewind(
-            int(self.state.last_logged_step), int(self.state.last_evaluation_step)
-        )
-
-    def _restore(self) -> bool:
-        """Restores the newest intact checkpoint; returns whether there is one.
-
-        Also prints the problems that were found, and loads the state of the bad-step detector.
-
-        Raises:
-          OSError, ValueError, RuntimeError: as in `RunCheckpoints.restore`.
-        """
-        restored, problems = self._checkpoints.restore()
-        for problem in problems:
-            self._print_line(problem)
-        self._detector.load()
-        return restored
-
-    def _is_complete(self) -> bool:
-        """Returns whether all steps and evaluations are done, or training stopped early."""
-        at_end = int(self.state.step) >= self.parts.total_steps and not self._evaluation_due()
-        return at_end or bool(int(self.state.patience.stopped))
 
     def train(self, until: int | None = None) -> None:
         """Takes steps and evaluates until training is complete or `--max_hours` have passed.
@@ -198,13 +184,13 @@ class Trainer:
           ValueError: if damaged data, or an invalid metric in an evaluation, is found.
           RuntimeError: if TensorFlow fails, or for more bad steps than the run may skip.
         """
-        while not (self._interrupted or self._is_complete() or int(self.state.step) == until):
+        while not (self._interrupted or self._stops.is_complete() or int(self.state.step) == until):
             self._checkpoints.check()
-            if self._stop_requested():
+            if self._stops.requested():
                 self._interrupted = True
-            elif self._evaluation_due():
+            elif self._stops.evaluation_due():
                 self._evaluate()
-            elif self._time_is_up():
+            elif self._stops.time_is_up():
                 self._stop_by_time()
                 break
             else:
@@ -219,16 +205,6 @@ class Trainer:
                 "command to resume"
             )
 
-    def _time_is_up(self) -> bool:
-        """Returns whether `--max_hours` have passed since this command was started.
-
-        Returns False without this option, and before this command has taken a step.
-        """
-        seconds = 3600 * self.config.stopping.max_hours
-        if not seconds or int(self.state.step) == self._first_step:
-            return False
-        return bool(self._collectives.broadcast(int(self._startup.elapsed() >= seconds)))
-
     def _stop_by_time(self) -> None:
         """Saves a checkpoint unless the evaluation of this step did; prints why training ends."""
         step = int(self.state.step)
@@ -239,10 +215,6 @@ class Trainer:
             f"training ended at step {step:,}, saved: {self._stop_reason}; run the same command "
             "to continue"
         )
-
-    def _evaluation_due(self) -> bool:
-        step = int(self.state.step)
-        return step != int(self.state.last_evaluation_step) and self._triggers.evaluates(step)
 
     def _take_steps(self, until: int | None) -> None:
         """Takes steps in one call of the graph, or skips one step; then logs, and saves if due.
@@ -276,24 +248,12 @@ class Trainer:
             self._checkpoints.save(soon=True)
 
     def _roll_back(self, bad_step: BadStep) -> None:
-        """Rolls back to the last checkpoint, adds the bad step to the steps to skip, and saves.
+        """Rolls back to the last checkpoint; the bad step is skipped from now on.
 
         Raises:
           TooManyBadStepsError: if the run may not skip one more bad step.
         """
-        reached = int(self.state.step)
-        self._checkpoints.finish()
-        self._restore()
-        try:
-            self._detector.leave_out(bad_step)
-        except TooManyBadStepsError:
-            self._loop_runner.record(bad_step)
-            raise
-        step = int(self.state.step)
-        self._meter.roll_back(reached - step, step)
-        self._checkpoints.save_and_wait()
-        self._metric_writer.close()
-        self._rewind()
+        step = self._restoration.roll_back(bad_step)
         self._progress.set(step)
         self._print_line(
             f"bad step {bad_step.step:,} ({bad_step.reason.label}): rolled back to step {step:,}; "
@@ -375,6 +335,3 @@ class Trainer:
     def _print_line(self, line: str) -> None:
         if line:
             self._progress.line(line)
-
-    def _stop_requested(self) -> bool:
-        return bool(self._signals.agree(self._collectives.max))

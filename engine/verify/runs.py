@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import os
 from collections.abc import Callable
@@ -18,18 +17,18 @@ from engine.checkpoint.manager import CheckpointManager
 from engine.checkpoint.restore import Restorer
 from engine.config import compatibility
 from engine.config.schema import Config, replaced
+from engine.core import xla
 from engine.distributed.strategies import Devices, set_threads, topologies
 from engine.runtime.errors import Interrupted
 from engine.tasks.task import Task
 from engine.verify import bounds, forward, graph
 from engine.verify.fault_injection import FaultInjectingTask
 from engine.verify.sample import sample
+from engine.verify.task_maker import MakeTask, task_maker
 from engine.verify.trajectory import Trajectory, record_trajectory, take
 
 STEPS = 16  # number of steps of a run
 CHECKPOINT_STEP = 7  # step after which a checkpoint is saved; epochs end at steps 5, 10 and 15
-
-MakeTask = Callable[[], Task]
 
 
 class ReferenceRun(NamedTuple):
@@ -68,8 +67,8 @@ class VerificationRuns:
       scheduled_steps: length of the learning-rate schedule in steps: `total_steps`, but at least
         2 * `STEPS`.
       feed_kind: feed of the runs, "resident" or "stream".
-      without_xla: options that disable XLA, by name; {} for `--jit=off`, for `--jit=step` with
-        shards, and for `--jit=auto` in float32.
+      without_xla: options that disable XLA, by name; {} for `--jit=off`, for `--jit=auto` in
+        float32, and for `--jit=step` with shards, or in float32 where several devices train.
       xla_note: text about `without_xla` for messages; "" if `without_xla` is {}.
 
     Raises:
@@ -98,7 +97,7 @@ class VerificationRuns:
         # All runs scale by the numbers of the whole training split, as training does.
         source = pipelines.fitted(data.open_source(config), data.cache_dir(config))
         # After the devices: a task may create tensors.
-        self._make_task = _task_maker(task, config, source)
+        self._make_task = task_maker(task, config, source)
         self.sample = sample(source, training.global_batch_size)
         per_epoch = pipelines.steps_per_epoch(len(source.train), training.global_batch_size)
         self.total_steps = total_steps(config, per_epoch)
@@ -112,9 +111,12 @@ class VerificationRuns:
         # XLA, which compiles other shapes on several devices, or nothing, and rounds differently.
         # Results with and without it need not agree within the bounds; they do in float32 where
         # --jit=auto chooses XLA, for dense networks.
-        automatic = ("auto",) if config.precision.precision != "float32" else ()
-        # With shards, a compiled step has the same bits on any number of devices.
-        step = () if config.devices.shards else ("step",)
+        exact = config.precision.precision == "float32"
+        automatic = () if exact else ("auto",)
+        # With shards, a compiled step has the same bits on any number of devices. Without, one that
+        # is for one device alone may contain what cannot be compiled for several.
+        several = self.topologies.configured.replicas > 1
+        step = () if config.devices.shards or (exact and several) else ("step",)
         with_xla = config.loop.jit in ("loop", *step, *automatic)
         self.without_xla = {"jit": "off"} if with_xla else {}
         self.xla_note = f" with --jit=off, not {config.loop.jit}," if self.without_xla else ""
@@ -133,7 +135,10 @@ class VerificationRuns:
             "progress": "off",
             **options,
         }
-        config, task = replaced(self.config, **options), FaultInjectingTask(self._make_task())
+        config = replaced(self.config, **options)
+        with xla.scope_of_parts(config.loop.jit, devices.strategy):
+            made = self._make_task()
+        task = FaultInjectingTask(made)
         parts = assemble(config, task, source=self.sample.source, devices=devices)
         # Another global seed for each run reveals random operations that ignore the run's seed.
         tf.random.set_seed(len(self.built))
@@ -273,39 +278,3 @@ def fault_injector(parts: Parts) -> FaultInjectingTask:
     """Returns the task, which can inject faults, of a run that `VerificationRuns` assembled."""
     assert isinstance(parts.task, FaultInjectingTask)
     return parts.task
-
-
-def _task_maker(task: MakeTask | Task | None, config: Config, source: pipelines.Source) -> MakeTask:
-    """Returns a function that makes a new task for each run.
-
-    Args:
-      task: function or class that makes a task; a task, which is copied; None: as configured.
-      config: all options.
-      source: data set for whose targets the task of the options is built.
-
-    Raises:
-      ValueError: if `task` is neither a task nor callable, or if two calls of `task` return the
-        same task. The returned function raises ValueError if a task cannot be copied.
-    """
-    if task is None:
-        return lambda: factories.build_task(config, source)
-
-    if not isinstance(task, Task) and not callable(task):
-        raise ValueError(f"{type(task).__name__} is not a task: derive it from tl.Task")
-
-    def copied() -> Task:
-        try:
-            return copy.deepcopy(task)  # type: ignore[return-value]
-        except Exception as error:
-            raise ValueError(
-                f"the task cannot be copied ({error}): give a function that makes one"
-            ) from error
-
-    if hasattr(task, "metrics") and not isinstance(task, type):
-        return copied
-    if task() is task():
-        raise ValueError(
-            "make_task gave the same task twice: give a function that makes a new one each time, "
-            "or the task itself"
-        )
-    return task

@@ -21,7 +21,8 @@ from engine.tasks.task import Task
 from engine.trainer import console
 from engine.verify.certificate import Certificate, Finding, Verdict, not_compared
 from engine.verify.laws import LAWS, Law
-from engine.verify.runs import CHECKPOINT_STEP, STEPS, MakeTask, VerificationRuns
+from engine.verify.runs import CHECKPOINT_STEP, STEPS, VerificationRuns
+from engine.verify.task_maker import MakeTask
 from pipelines import reason
 
 

@@ -29,6 +29,26 @@ class Batch(NamedTuple):
     position: tf.Tensor  # int64 []: position of the first row in the epoch's order
 
 
+def unpadded_batch(inputs: Nest, targets: Nest, rows: int, epoch: int = 0) -> Batch:
+    """Returns a batch of decoded examples without padding, as the whole global batch of a step.
+
+    Args:
+      inputs: nest of arrays [k, ...], where k is `rows`, or one more for mixup or CutMix.
+      targets: nest of arrays [k, ...].
+      rows: number of rows of the batch.
+      epoch: epoch of the step.
+    """
+    return Batch(
+        inputs=tf.nest.map_structure(tf.constant, inputs),
+        targets=tf.nest.map_structure(tf.constant, targets),
+        mask=tf.ones([rows]),
+        row=tf.constant(0, tf.int64),
+        valid=tf.constant(float(rows)),
+        epoch=tf.constant(epoch, tf.int64),
+        position=tf.constant(0, tf.int64),
+    )
+
+
 class OpenedSteps(NamedTuple):
     """Result of `Feed.open`: a number of steps, and the graph's input for these steps."""
 

@@ -15,17 +15,15 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from pipelines import nests
 from pipelines.errors import reason
 from pipelines.feeds import gatherable
 from pipelines.feeds.batch_layout import Batch, BatchPlan, OpenedSteps
+from pipelines.feeds.block_reader import BlockReader
 from pipelines.feeds.replicas import local_replicas, per_replica_values
 from pipelines.host import usable_cores
-from pipelines.nests import Nest
-from pipelines.sequential import SequentialReader
 from pipelines.source import Source
 from pipelines.splits import DataSplit, no_progress
 from pipelines.storage.decode import (
@@ -78,16 +76,18 @@ class StreamingFeed:
         self._queue: Any = None
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None  # of the thread that reads
-        self._reader = split.reader(cache_dir, progress)
+        reader = split.reader(cache_dir, progress)
         # Examples in file order, as for evaluation, are not cropped.
         self._crop = source.crop if plan.seed is not None else None
-        self._spec = (self._reader.spec, self._crop.spec) if self._crop else self._reader.spec
+        self._spec = (reader.spec, self._crop.spec) if self._crop else reader.spec
         # Number of steps in a block, and number and size of the chunks that it is decoded in.
         per_step = plan.layout.local_micro_batches * plan.fetched
         input_bytes = max(nests.example_bytes(source.decoded[0]), 1)
         self._steps = min(max(1, _TABLE // (per_step * input_bytes)), plan.steps_per_epoch)
         self._chunks = -(-self._steps * per_step // _MAX_CHUNK)
         self._chunk_size = -(-self._steps * per_step // self._chunks)
+        size = {"steps": self._steps, "chunks": self._chunks, "chunk_size": self._chunk_size}
+        self._blocks = BlockReader(reader, plan, self._crop, **size)
         self._per_iteration = self._chunk_size if len(split) >= _LARGE else DECODE_CHUNK
         self._table: Any = None
         self._first = 0  # first step of the block of decoded examples, `_table`
@@ -215,21 +215,9 @@ class StreamingFeed:
         """
         try:
             while True:
-                if isinstance(self._reader, SequentialReader):
-                    epoch, within = divmod(step, self._plan.steps_per_epoch)
-                    self._reader.forget(epoch, within * self._plan.global_batch_size)
+                self._blocks.forget(step)
                 for replica in replicas:
-                    # The last chunk is filled up with examples from the beginning of the block.
-                    places = self._table_places(step, replica)
-                    places = np.resize(places, [self._chunks * self._chunk_size, 2])
-                    # Of a block at once: in a large data set, each call computes the order.
-                    indices = self._indices(places)
-                    for chunk, some in zip(
-                        np.split(places, self._chunks),
-                        np.split(indices, self._chunks),
-                        strict=True,
-                    ):
-                        stored = self._read(chunk, some)
+                    for stored in self._blocks.chunks(step, replica):
                         with tf.device("CPU:0"):
                             queue.enqueue(tf.nest.flatten(constants(stored)))
                 step += self._steps
@@ -238,60 +226,6 @@ class StreamingFeed:
         except BaseException as error:
             self._failure = error
             queue.close()  # reading failed: the pipeline must not wait forever
-
-    def _indices(self, places: np.ndarray) -> np.ndarray:
-        """Returns the indices of examples by (epoch, position in the order of the epoch).
-
-        `places` is int64 [k, 2], the indices int64 [k]. Those of a tf.data pipeline are the
-        positions.
-        """
-        epochs, positions = places[:, 0], places[:, 1] % self._plan.examples
-        if isinstance(self._reader, SequentialReader):
-            return positions
-        indices = np.empty(len(positions), np.int64)
-        for epoch in np.unique(epochs):
-            in_epoch = epochs == epoch
-            indices[in_epoch] = self._plan.examples_at(epoch, positions[in_epoch])
-        return indices
-
-    def _read(self, places: np.ndarray, indices: np.ndarray) -> Nest:
-        """Reads stored examples by (epoch, position in its order), int64 [k, 2], and `_indices`.
-
-        If images are cropped, returns (stored examples, random draws of their crops).
-        """
-        epochs, positions = places[:, 0], places[:, 1] % self._plan.examples
-        stored = self._read_stored(epochs, indices)
-        if self._crop is None:
-            return stored
-        return stored, self._crop.draws(self._plan.seed or 0, epochs, positions)
-
-    def _read_stored(self, epochs: np.ndarray, indices: np.ndarray) -> Nest:
-        """Reads the stored examples with `indices`, as `_indices` returns them, of their epochs."""
-        plan, reader = self._plan, self._reader
-        if not isinstance(reader, SequentialReader):
-            return reader.read(indices)
-        # Runs of one epoch, one after the other: a pipeline gives examples in its own order.
-        ends = np.flatnonzero(np.diff(epochs, append=-1)) + 1
-        seed = plan.seed or 0
-        parts = [
-            tf.nest.flatten(reader.read_epoch(seed, int(epochs[start]), indices[start:end]))
-            for start, end in zip([0, *ends], ends, strict=False)
-        ]
-        leaves = [np.concatenate(leaf) for leaf in zip(*parts, strict=True)]
-        return tf.nest.pack_sequence_as(reader.spec, leaves)
-
-    def _table_places(self, first: int, replica: int) -> np.ndarray:
-        """Returns (epoch, position) of the examples of a replica's block of steps, int64 [k, 2].
-
-        The block has `self._steps` steps from step `first`. The rows are in the order of steps,
-        then of local micro-batches. Positions are as in `BatchPlan.positions`.
-        """
-        plan = self._plan
-        steps = np.arange(first, first + self._steps)[:, None, None]
-        micro_batches = np.arange(plan.layout.local_micro_batches)[:, None]
-        _, positions, _ = plan.positions(steps, replica, micro_batches, np.arange(plan.fetched))
-        epochs = np.broadcast_to(steps // plan.steps_per_epoch, positions.shape)
-        return np.stack([epochs.ravel(), positions.ravel()], axis=1)
 
 
 def _tuple(dequeued: Any) -> tuple[tf.Tensor, ...]:

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from pipelines.errors import one_line_message
-from pipelines.sources.builders import quiet
+from pipelines.sources.preparation import quiet
 
 _FRAME_BYTES = 16  # of a TFRecord: the length and the CRCs of the length and of the data
 

@@ -21,7 +21,7 @@ from pipelines.errors import one_line_message
 from pipelines.images.resize import Resize
 from pipelines.preprocessing import preprocessing
 from pipelines.source import Source
-from pipelines.sources import description, features
+from pipelines.sources import description, feature_decoders, features
 from pipelines.sources.builders import open_builder, parse_name
 from pipelines.sources.description import SourceOptions
 from pipelines.sources.text import Text, is_text
@@ -171,19 +171,21 @@ def _decoding(
         resize = None
         if options.image_size:
             resize = Resize(options.image_size, options.fit, options.antialias)
-        tensors = features.Tensors(name, known, *keys, resize)
+        tensors = feature_decoders.Tensors(name, known, *keys, resize)
         signature = [tf.TensorSpec([], tf.string)]
         decode = tf.function(tensors.decode, input_signature=signature, autograph=False)
         return None, {"decoded": tensors.spec, "decode": decode, "recipe": tensors.recipe}
     image_key, label_key = keys
-    image_shape = features.image_shape(name, image_key, known[image_key], options.image_size)
+    image_shape = feature_decoders.image_shape(
+        name, image_key, known[image_key], options.image_size
+    )
     resize = Resize(image_shape[:2], options.fit, options.antialias)
-    decode, decode_stored, fields = features.decoders(known, image_key, label_key, resize)
+    decode, decode_stored, fields = feature_decoders.decoders(known, image_key, label_key, resize)
     image = tf.TensorSpec(image_shape, np.dtype(known[image_key].np_dtype))
     return fields, {
         "decoded": (image, tf.TensorSpec([], tf.int32)),
         "decode": decode,
-        "recipe": features.recipe(known, image_key, label_key, resize),
+        "recipe": feature_decoders.recipe(known, image_key, label_key, resize),
         "decode_stored": decode_stored,
         "stored_shape": tuple(known[image_key].shape),
         "fit": options.fit,

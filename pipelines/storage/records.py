@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from pipelines.host import open_files_per_reader
 from pipelines.splits import DataSplit, no_progress
 from pipelines.storage.file import RandomAccessFile
 from pipelines.storage.file_index import Fields
 from pipelines.storage.fingerprint import examples_digest, representatives
 from pipelines.storage.index import load_or_build_index
 
-_OPEN = 200  # maximum number of open files; the operating system limits them per process
+_OPEN = 200  # most open files of a reader; more save nothing that reading would notice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +130,7 @@ class RecordReader:
         self._index = load_or_build_index(ranges, fields, cache_dir, progress, only)
         # Links to one file share an open file.
         self._paths = representatives([path for path, _, _ in ranges])
-        self._file = functools.lru_cache(_OPEN)(RandomAccessFile)
+        self._file = functools.lru_cache(open_files_per_reader(_OPEN))(RandomAccessFile)
 
     def __len__(self) -> int:
         return len(self._index)

@@ -148,7 +148,7 @@ def test_changed_argument_refuses_resume(own: Run, warm: Warm):
     again = (*OWN, *OWN_MODEL, *BRIEF, "--epochs=4", f"--run_dir={own.run_dir}")
     line = refused(warm.run(*again, "--optimizer.decay=0.7", "--schedule.period=9"))
     assert "--optimizer.decay=0.7 (was 0.8), --schedule.period=9 (was 20)" in line
-    line = refused(warm.run(*again, "--schedule=constant"))  # whose arguments have no effect then
+    line = refused(warm.run(*again, "--schedule=constant"))
     assert "--schedule=constant (was waves); give" in line
 
 
@@ -491,12 +491,26 @@ def test_wrong_arguments(warm: Warm, arguments: Path, tmp_path: Path, argument: 
 
 
 def test_arguments_of_what_is_not_selected(warm: Warm, arguments: Path, tmp_path: Path):
-    """Arguments of a function that is not selected have no effect and raise no error."""
-    options = (f"--load={arguments}", "--train_steps=1", "--schedule.rate=3", "--schedule.depth=2")
-    run = warm.train(tmp_path / "run", *options, "--schedule=constant")
-    assert "--schedule.rate" not in (run.run_dir / "config.flags").read_text()
+    """Arguments of a function that is not selected are refused, and ignored in a flagfile.
+
+    A run whose config.flags holds such an argument resumes.
+    """
+    file, run_dir = tmp_path / "my.flags", tmp_path / "run"
+    file.write_text("--schedule=many\n--schedule.rate=3\n--schedule.depth=2\n")
+    options = (f"--load={arguments}", "--train_steps=1", f"--flagfile={file}")
+    run = warm.train(run_dir, *options, "--schedule=constant")
+    kept = run.run_dir / "config.flags"
+    assert "--schedule.rate" not in kept.read_text()
+    kept.write_text(kept.read_text() + "--schedule.rate=3\n")
+    resumed = warm.train(run_dir, *options, "--schedule=constant", "--train_steps=2")
+    assert resumed.result["step"] == 2
     run = warm.train(tmp_path / "needs", *options, "--schedule=needs")
     assert run.outcome.out.splitlines()[0] == "2.0"
+    given = ("--schedule=needs", "--schedule.rate=3", f"--run_dir={tmp_path / 'none'}")
+    line = refused(warm.run(*options, *given))
+    assert "--schedule.rate: --schedule=needs has no such argument; it takes --schedule.de" in line
+    line = refused(warm.run("--mode=evaluate", f"--run_dir={run_dir}", "--schedule.rate=3"))
+    assert "--schedule=constant has no such argument; it takes none" in line
 
 
 def test_help(warm: Warm, folder: Path, arguments: Path):

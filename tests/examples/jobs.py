@@ -26,18 +26,20 @@ SWITCHING = "MobileNetV2", "EfficientNetB0"
 DOWNLOADED = {
     "character_model": "tiny_shakespeare",
     "keras_applications": "cifar10",
+    "wide_resnet": "cifar10",
 }
 
 # Options by job: 20 to 60 steps an epoch. The others are those of the docstring.
-_APPLICATION = (
+_CIFAR10 = (
     "--global_batch_size=16",
     "--train_split=train[:320]",
     "--validation_split=train[320:384]",
     "--test_split=test[:64]",
 )
 SMALL = {
-    "MobileNetV2": _APPLICATION,
-    "EfficientNetB0": _APPLICATION,
+    "MobileNetV2": _CIFAR10,
+    "EfficientNetB0": _CIFAR10,
+    "wide_resnet": (*_CIFAR10, "--model.depth=10", "--model.width=1", "--model.dropout=0.3"),
     "u_net": (
         "--global_batch_size=8",
         "--dataset.examples=300",

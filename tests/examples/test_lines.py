@@ -20,6 +20,7 @@ BUDGETS = {
     "character_model": (25, ()),
     "keras_applications": (10, ()),
     "u_net": (30, ()),
+    "wide_resnet": (25, ()),
     "text_encoder": (22, ()),
 }
 PARTS = {"FocalLoss": 6, "sawtooth": 6, "SignDescent": 6}  # of own_training

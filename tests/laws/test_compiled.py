@@ -13,7 +13,9 @@ from engine.assembly import threads
 from engine.checkpoint.manager import CheckpointManager
 from engine.checkpoint.restore import Restorer
 from engine.config.schema import Config, replaced
+from engine.runtime.errors import StepError
 from engine.tasks.classification import Classification
+from engine.tasks.registry import TASKS
 from engine.verify.bounds import UNIT_ROUNDOFF, bound
 from engine.verify.differences import difference
 from engine.verify.fault_injection import FaultInjectingTask
@@ -280,6 +282,42 @@ def test_replicas_match_one_device(tmp_path, options):
         assert difference(value, theirs[name]) <= allowed, name
     for parts in (one, two):
         parts.close()
+
+
+class WithVariable(Classification):
+    """Classification whose losses are multiplied by a variable of the task."""
+
+    def __init__(self, metrics=None) -> None:
+        super().__init__(metrics=metrics)
+        self.factor = tf.Variable(1.5, trainable=False)
+
+    def __call__(self, model, batch, context):
+        """Returns the output of the classification with larger losses."""
+        output = super().__call__(model, batch, context)
+        return output._replace(losses=output.losses * self.factor)
+
+
+def test_variable_of_a_task(tmp_path, monkeypatch):
+    """What XLA compiles on two replicas may read a variable of the task."""
+    monkeypatch.setitem(TASKS._entries, "classification", WithVariable)
+    options = {"model": "law_dense", "jit": "step", **SPLIT}
+    one, two = (assembled(str(tmp_path), replicas=n, **options) for n in (1, 2))
+    for parts in (one, two):
+        take(parts, 3)
+    theirs = weights(two)
+    for name, value in weights(one).items():
+        assert difference(value, theirs[name]) < 1e-5, name
+    for parts in (one, two):
+        parts.close()
+
+
+def test_variable_of_another_device(tmp_path):
+    """A variable that XLA cannot read on a replica is named, with the remedy."""
+    task, where = WithVariable(), str(tmp_path)
+    parts = assembled(where, replicas=2, task=task, model="law_dense", jit="step", **SPLIT)
+    with pytest.raises(StepError, match=r"resource Variable.*: make it in the __init__"):
+        parts.loop.run(1)
+    parts.close()
 
 
 def test_bad_step_of_one_replica(tmp_path):

@@ -116,7 +116,28 @@ def test_replicas_compared_without_xla(runs_of):
         found = law(number, runs)
         assert found.passed and "--jit=off, not loop" in found.done
     found = law("L2", runs)
-    assert found.passed and "replica 2 of 2" in found.done
+    assert found.passed and "replica 2 of 2) with --jit=off, not loop" in found.done
+
+
+class WithVariable(Classification):
+    """Classification with a variable that its steps read."""
+
+    def __init__(self):
+        super().__init__()
+        self.factor = tf.Variable(1.5, trainable=False)
+
+    def __call__(self, model, batch, context):
+        output = super().__call__(model, batch, context)
+        return output._replace(losses=output.losses * self.factor)
+
+
+def test_replicas_compared_with_xla(runs_of):
+    """With `--jit=step` on two devices, the laws are checked of the step that XLA compiles."""
+    runs = runs_of(WithVariable, "--jit=step", "--virtual_devices=2")
+    for number in ("L2", "L7", "L8"):
+        found = law(number, runs)
+        assert found.passed and "jit" not in found.done, found
+    assert {parts.jit for parts in runs.built} == {"step"}
 
 
 def test_automatic_xla_in_bfloat16(runs_of):

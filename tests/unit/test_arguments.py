@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 
@@ -138,6 +139,27 @@ def test_selection():
     assert replaced(config, schedule="cosine").arguments == {}
     with pytest.raises(ValueError, match=r"--schedule\.depth: give it; --schedule=other needs it"):
         replaced(config, schedule="other")
+
+
+IGNORED = {
+    ("--model=cnn", "--model.depth=3"): "--model=cnn has no such argument; it takes none",
+    ("--model.depth", "3"): "--model=cnn has no such argument; it takes none",
+    ("--model=vit", "--model.depth=3"): "it takes --model.size, --model.patch, --model.dropout",
+    ("--model=cnn", "--nomodel.tied"): "--nomodel.tied: --model=cnn has no such argument",
+    ("--schedule=own", "--schedule.depht=3"): "unknown flag --schedule.depht; did you mean",
+    ("--model=cmm", "--model.depth=3"): "--model=cmm: choose one of",
+}
+
+
+@pytest.mark.parametrize("given", IGNORED)
+def test_arguments_without_effect(given, tmp_path):
+    """An argument that only other functions take is refused, except in a flagfile."""
+    with pytest.raises(ValueError, match=re.escape(IGNORED[given])):
+        flags.parse(given)
+    if "=3" in given[1] and "choose" not in IGNORED[given] and "unknown" not in IGNORED[given]:
+        file = tmp_path / "some.flags"
+        file.write_text(f"{given[1]}\n")
+        assert "model.depth" not in flags.parse([given[0], f"--flagfile={file}"]).arguments
 
 
 def test_trajectory():

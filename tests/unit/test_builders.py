@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from pipelines.sources import builders
+from pipelines.sources import builders, preparation
 
 
 class Tiny(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -50,14 +50,14 @@ class Broken(Tiny, skip_registration=True):
 
 @pytest.fixture
 def no_network(monkeypatch):
-    monkeypatch.setattr(builders, "is_reachable", lambda url: False)
+    monkeypatch.setattr(preparation, "is_reachable", lambda url: False)
 
 
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory):
     """Returns a data_dir with versions 1.2.0, 1.9.0 and 1.10.0 of `tiny`."""
     root = tmp_path_factory.mktemp("shelf")
-    builders.prepare(Tiny(data_dir=str(root)))
+    preparation.prepare(Tiny(data_dir=str(root)))
     for version in ("1.9.0", "1.10.0"):
         place = root / "tiny" / version
         shutil.copytree(root / "tiny" / "1.2.0", place)
@@ -73,7 +73,7 @@ def message(error):
 
 def test_no_network_advice(tmp_path, no_network):
     with pytest.raises(ValueError) as error:
-        builders.prepare(Fetched(data_dir=str(tmp_path)))
+        preparation.prepare(Fetched(data_dir=str(tmp_path)))
     said = message(error)
     for needed in (str(tmp_path), "connect", "another machine", "--data_dir", "--dataset=digits"):
         assert needed in said
@@ -89,15 +89,15 @@ def test_missing_tfds_data_set(tmp_path, no_network):
 def test_dropped_packets_time_out(monkeypatch):
     monkeypatch.setattr(urllib.request, "urlopen", lambda *args, **kwargs: time.sleep(30))
     start = time.monotonic()
-    assert not builders.is_reachable("https://data.example/file", seconds=0.3)
+    assert not preparation.is_reachable("https://data.example/file", seconds=0.3)
     assert time.monotonic() - start < 2
-    assert builders.PROBE_TIMEOUT_SECONDS <= 8
+    assert preparation.PROBE_TIMEOUT_SECONDS <= 8
 
 
 def test_refused_connection(monkeypatch):
     for name in ("http_proxy", "HTTP_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    assert not builders.is_reachable("http://127.0.0.1:9/file")
+    assert not preparation.is_reachable("http://127.0.0.1:9/file")
 
 
 def test_error_status_is_reachable(monkeypatch):
@@ -114,15 +114,15 @@ def test_error_status_is_reachable(monkeypatch):
     with http.server.HTTPServer(("127.0.0.1", 0), Refusing) as server:
         thread = threading.Thread(target=server.handle_request, daemon=True)
         thread.start()
-        assert builders.is_reachable(f"http://127.0.0.1:{server.server_address[1]}/file")
+        assert preparation.is_reachable(f"http://127.0.0.1:{server.server_address[1]}/file")
         thread.join(5)
 
 
 def test_no_download_no_network(tmp_path, monkeypatch, capsys):
     """A builder without downloads does not probe the network."""
-    monkeypatch.setattr(builders, "is_reachable", lambda url: pytest.fail("asked the network"))
+    monkeypatch.setattr(preparation, "is_reachable", lambda url: pytest.fail("asked the network"))
     builder = Tiny(data_dir=str(tmp_path))
-    builders.prepare(builder)
+    preparation.prepare(builder)
     assert builder.info.splits["train"].num_examples == 6
     assert builder.info.file_format.value == "tfrecord"
     assert capsys.readouterr().out == ""
@@ -131,7 +131,7 @@ def test_no_download_no_network(tmp_path, monkeypatch, capsys):
 def test_failed_download(tmp_path):
     builder = Broken(data_dir=str(tmp_path))
     with pytest.raises(ValueError, match="the server closed the connection") as error:
-        builders.prepare(builder)
+        preparation.prepare(builder)
     message(error)
     assert not builder.data_path.exists()
 
@@ -140,7 +140,7 @@ def test_empty_version_directory(tmp_path):
     builder = Tiny(data_dir=str(tmp_path))
     builder.data_path.mkdir(parents=True)
     with pytest.raises(ValueError, match=r"has no dataset_info\.json: remove"):
-        builders.prepare(builder)
+        preparation.prepare(builder)
 
 
 def test_opens_highest_version(shelf):

@@ -151,3 +151,21 @@ def test_lost_best(training, tmp_path):
     (tmp_path / "best" / "ckpt-1.npz").unlink()
     with pytest.raises(DamagedError, match="names step 10 as the best, and there is no"):
         catalog.load_best(str(tmp_path))
+
+
+def test_known_steps_are_not_read_again(tmp_path, training, monkeypatch):
+    """Polling reads the metadata of new files alone, and of a file that another one replaced."""
+    known, seen = {}, []
+    read = catalog.read_metadata
+    monkeypatch.setattr(catalog, "read_metadata", lambda path: seen.append(path) or read(path))
+    training.save(best=True)
+    seen.clear()
+    for _ in range(2):
+        assert sorted(catalog.saved_steps(str(tmp_path), known)) == [10]
+    assert len(seen) == 2  # in checkpoints/ and in best/
+    training.save()
+    seen.clear()
+    assert sorted(catalog.saved_steps(str(tmp_path), known)) == [10, 20] and len(seen) == 1
+    path = catalog.newest_checkpoint(str(tmp_path))
+    checkpoint_file.write(path, {"number": 2, "step": 7, "best_step": 10}, {"x": np.array([7.0])})
+    assert sorted(catalog.saved_steps(str(tmp_path), known)) == [7, 10] and len(seen) == 2

@@ -19,6 +19,11 @@ from pipelines import reason
             "\t [[{{node A}}]] [Op:__inference_z]",
             "Out of memory",
         ),
+        (
+            "2 root error(s) found.\n  (0) INVALID_ARGUMENT:  No such row\n\t [[{{node A}}]]\n"
+            "  (1) INVALID_ARGUMENT:  No such row\n0 successful operations.",
+            "No such row",
+        ),
         ("", "InternalError"),
     ],
 )

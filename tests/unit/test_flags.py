@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.benchmark.options import BENCHMARK_EXTRAS
-from engine.config import flags
+from engine.config import flag_texts, flags
 from engine.config.schema import Config, sections
 
 FIELDS = [f for _, section in sections() for f in dataclasses.fields(section)]
@@ -226,13 +226,13 @@ def test_docs_table_lists_option(field):
 
 def test_arguments_override_run_options(tmp_path):
     (tmp_path / "config.flags").write_text("--epochs=7\n--seed=3\n")
-    config = flags.parse(flags.of_run(str(tmp_path), ["--epochs=9"]))
+    config = flags.parse(flag_texts.of_run(str(tmp_path), ["--epochs=9"]))
     assert (config.training.epochs, config.run.seed) == (9, 3)
 
 
 def test_refuses_directory_without_run(tmp_path):
     with pytest.raises(ValueError, match=f"--run_dir={tmp_path}"):
-        flags.of_run(str(tmp_path), [])
+        flag_texts.of_run(str(tmp_path), [])
 
 
 OLD = "--epochs=7\n--image_size=14,28\n"  # written by 0.4.0: without --fit and --antialias
@@ -241,18 +241,18 @@ OLD = "--epochs=7\n--image_size=14,28\n"  # written by 0.4.0: without --fit and 
 def test_legacy_values_of_old_run(tmp_path):
     """Options that a run's file predates have the values that the run was trained with."""
     (tmp_path / "config.flags").write_text(OLD)
-    data = flags.parse(flags.of_run(str(tmp_path), [])).data
+    data = flags.parse(flag_texts.of_run(str(tmp_path), [])).data
     assert (data.fit, data.antialias, data.image_size) == ("stretch", False, (14, 28))
-    data = flags.parse(flags.of_run(str(tmp_path), ["--fit=crop"])).data
+    data = flags.parse(flag_texts.of_run(str(tmp_path), ["--fit=crop"])).data
     assert (data.fit, data.antialias) == ("crop", False)
 
 
 def test_legacy_values_only_when_resized(tmp_path):
     """Options in a run's file override legacy values, which apply only if images are resized."""
     (tmp_path / "config.flags").write_text(f"{OLD}--fit=pad\n--antialias=true\n")
-    assert flags.parse(flags.of_run(str(tmp_path), [])).data.fit == "pad"
+    assert flags.parse(flag_texts.of_run(str(tmp_path), [])).data.fit == "pad"
     (tmp_path / "config.flags").write_text("--epochs=7\n")
-    data = flags.parse(flags.of_run(str(tmp_path), [])).data
+    data = flags.parse(flag_texts.of_run(str(tmp_path), [])).data
     assert (data.fit, data.antialias) == ("pad", True)
 
 

@@ -207,6 +207,42 @@ def test_batch_norm_ignores_padding(shape):
         assert weight == 6 * np.prod(shape[:-1])
 
 
+@pytest.mark.parametrize("case", ["last", "axis", "mask"])
+def test_batch_norm_far_from_zero(case):
+    """The variance is no difference of large numbers, on any axis, with a mask, in a first batch.
+
+    The mean of the batch is 10,000 and its deviation 1, and the moving mean is 0.
+    """
+    x = np.random.default_rng(0).normal(10_000, 1, (64, 6, 4)).astype(np.float32)
+    wide = x.astype(np.float64)
+    layer = keras.layers.BatchNormalization(axis=1 if case == "axis" else -1, epsilon=1e-6)
+    i, mask = keras.Input((6, 4)), keras.Input((6,), dtype="bool")
+    valid = np.arange(6) < 1 + np.arange(64)[:, None] % 6 if case == "mask" else np.ones((64, 6))
+    axes = (0, 2) if case == "axis" else (0, 1)
+    if case == "mask":
+        model, given = adapted(keras.Model([i, mask], layer(i, mask=mask))), [x, valid]
+        mean, variance = wide[valid].mean(0), wide[valid].var(0)
+    else:
+        model, given = adapted(keras.Model(i, layer(i))), x
+        mean, variance = wide.mean(axes, keepdims=True), wide.var(axes, keepdims=True)
+    for context in (training(), training(all_reduce=lambda tensors: [2 * t for t in tensors])):
+        with tf.GradientTape() as tape:
+            given = tf.nest.map_structure(tf.constant, given)
+            tape.watch(given)
+            y = model(given, context)
+            loss = tf.reduce_sum(tf.square(y) * y)
+        expected = (wide - mean) / np.sqrt(variance + 1e-6)
+        np.testing.assert_allclose(y[valid > 0], expected[valid > 0], atol=2e-3)
+        moved = np.squeeze(variance)
+        np.testing.assert_allclose(context.updates[1].value, 0.99 + 0.01 * moved, rtol=1e-4)
+        slope = tf.nest.flatten(tape.gradient(loss, given))[0]
+        upstream = 3 * expected**2
+        if case != "mask":  # the gradient of Ioffe and Szegedy 2015
+            means = [np.mean(each, axes, keepdims=True) for each in (upstream, upstream * expected)]
+            right = (upstream - means[0] - expected * means[1]) / np.sqrt(variance + 1e-6)
+            np.testing.assert_allclose(slope, right, atol=2e-2)
+
+
 def test_batch_norm_across_replicas():
     _, model = norm((4, 3))
     x = normal(8, 4, 3)

@@ -85,6 +85,24 @@ def test_transformer_arguments():
     assert np.any(dropped(ids, context) != dropped(ids))
 
 
+SMALL_TRANSFORMER = {"layers": 1, "heads": 2, "width": 8, "rotary": True}
+
+
+@pytest.mark.parametrize(
+    ("name", "input_shape", "output_shape", "values"),
+    [
+        ("transformer", (4,), (4, 5), SMALL_TRANSFORMER),
+        seldom("resnet", (8, 8, 1), (5,), {"depth": 20}),
+        seldom("vit", (8, 8, 1), (5,), {"patch": 4}),
+    ],
+)
+def test_saved_model(name, input_shape, output_shape, values, tmp_path):
+    """TensorFlow can save the attributes of all layers, as an export does."""
+    dtype = tf.int32 if name == "transformer" else tf.float32
+    tf.saved_model.save(built(name, input_shape, output_shape, dtype, **values), tmp_path)
+    assert (tmp_path / "saved_model.pb").exists()
+
+
 def flattened(model):
     return [each for layer in model.layers for each in with_nested(layer)]
 

@@ -111,6 +111,14 @@ def test_emulation(precision, devices, onednn, cause):
     )
 
 
+def test_emulation_under_xla():
+    """XLA does not need oneDNN; the cost of the emulation was measured without XLA."""
+    zen4, avx2 = ComputeDevices(ZEN4), ComputeDevices(AVX2)
+    assert not emulation("mixed_bfloat16", zen4, "off", compiled=True)
+    line = emulation("mixed_bfloat16", avx2, "on", compiled=True)
+    assert "the processor does not compute in it; --precision=float32 is faster" in line
+
+
 class Started:
     """TensorFlow as it starts: not imported, without the variable, on a processor of a test."""
 

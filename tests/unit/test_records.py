@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import resource
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -35,11 +38,27 @@ def test_reads_in_any_order(files):
 
 
 def test_limits_open_files(files, monkeypatch):
-    monkeypatch.setattr(records, "_OPEN", 1)
+    monkeypatch.setattr(records, "open_files_per_reader", lambda most: 1)
     reader = RecordReader([(files[0], 0, 25), (files[1], 0, 15)])
     order = np.random.default_rng(0).permutation(40)
     assert reader.read(order).tolist() == [EXAMPLES[i] for i in order]
     assert reader._file.cache_info().currsize == 1
+
+
+def test_few_open_files_allowed(tmp_path):
+    """Readers of many files stay below the limit of the operating system, which may be low."""
+    ranges = [(write(tmp_path / str(i), EXAMPLES[:3]), 0, 3) for i in range(50)]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = os.open(os.devnull, os.O_RDONLY)  # the lowest free descriptor: all below are in use
+    os.close(taken)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (taken + 45, hard))
+        readers = [RecordReader(ranges, cache_dir=str(tmp_path / "cache")) for _ in range(3)]
+        for reader in readers:
+            assert reader.read(np.arange(150)).tolist() == EXAMPLES[:3] * 50
+            assert reader._file.cache_info().currsize <= max(4, (taken + 45) // 8)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @given(start=st.integers(0, 25), stop=st.integers(0, 25), more=st.integers(0, 15))

@@ -8,7 +8,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from pipelines import SourceOptions, open_dataset, read_examples, read_targets
-from pipelines.sources import builders
+from pipelines.sources import preparation
 from pipelines.sources.tfds import tfds as described
 from pipelines.storage.decode import decode_split
 
@@ -80,7 +80,7 @@ class Nested(Scenes, skip_registration=True):
 def shelf(tmp_path_factory):
     root = tmp_path_factory.mktemp("shelf")
     for kind in (Scenes, Unkeyed, Worded, Nested):
-        builders.prepare(kind(data_dir=str(root)))
+        preparation.prepare(kind(data_dir=str(root)))
     return root
 
 

@@ -21,7 +21,7 @@ def check(runs: VerificationRuns) -> Finding:
     configured ones are checked, because L7 reports the failure.
     """
     configured, many = runs.topologies.configured, runs.topologies.many
-    problems, where = [], ""
+    problems, where, note = [], "", ""
     for devices in (configured, many)[: 1 if many.description == configured.description else 2]:
         try:
             run = runs.on(devices, **({} if devices is configured else runs.without_xla))
@@ -29,12 +29,13 @@ def check(runs: VerificationRuns) -> Finding:
             if devices is configured:
                 raise
             continue  # L7 reports a run that fails on several devices
+        note = "" if devices is configured else runs.xla_note.removesuffix(",")
         parts = runs.restored(run.parts)
         row, replica = _last_row(parts, runs.sample.batch)
         where = f"row {row} of {runs.sample.batch} (replica {replica + 1} of {devices.replicas})"
         for factor in (np.inf, np.nan):
             problems += _problems(runs, parts, row, factor)
-    done = f"infinity, then nan, in the gradient of {where}"
+    done = f"infinity, then nan, in the gradient of {where}{note}"
     as_expected = "only step and loss scale changed; the next step updated the weights"
     found = "; ".join(dict.fromkeys(problems)) or as_expected
     return Finding(not problems, done, found, len(problems), 0)
