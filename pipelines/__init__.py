@@ -30,6 +30,7 @@ from pipelines.images.pictures import read as read_picture
 from pipelines.images.resize import Resize
 from pipelines.nests import Nest, Spec, described, example_bytes
 from pipelines.nests import paths as leaf_paths
+from pipelines.order import fixed as fixed_numbers
 from pipelines.order import permutation, steps_per_epoch
 from pipelines.preprocessing import SCALES, Preprocessing
 from pipelines.selection import size_text, with_selected
@@ -92,6 +93,7 @@ __all__ = [
     "example_bytes",
     "feed_kinds",
     "fitted",
+    "fixed_numbers",
     "from_dataset",
     "image_format",
     "image_spec",

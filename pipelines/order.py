@@ -14,6 +14,7 @@ import numpy as np
 _SORTED = 1 << 20
 # Indices are int32 for up to this many examples, as in all earlier versions, else int64.
 INT32_EXAMPLES = 1 << 31
+_GOLDEN = 0x9E3779B97F4A7C15  # increment of SplitMix64
 _ROUNDS = 8  # rounds of the cipher; four random rounds are proven to suffice
 
 
@@ -92,8 +93,26 @@ def uniform(seed: int, epoch: int, positions: np.ndarray, numbers: int) -> np.nd
     state = _seed_sequence(seed, epoch).spawn(1)[0].generate_state(1, np.uint64)
     first = positions.astype(np.uint64)[:, None] * np.uint64(numbers)
     counter: np.ndarray = first + np.arange(1, numbers + 1, dtype=np.uint64)
-    words = _mix(state + counter * np.uint64(0x9E3779B97F4A7C15))
+    words = _mix(state + counter * np.uint64(_GOLDEN))
     return np.ldexp((words >> np.uint64(11)).astype(np.float64), -53)
+
+
+def fixed(seed: int, examples: np.ndarray) -> np.ndarray:
+    """Returns a uniform random number in [0, 1) for each example, float32 [k].
+
+    A number is a pure function of the seed and of the example's index in its split, and so the same
+    in all epochs.
+
+    Args:
+      seed: seed of the run, 0 or more.
+      examples: indices of examples, int [k].
+
+    Raises:
+      ValueError: when the seed is negative.
+    """
+    state = _seed_sequence(seed, 0).spawn(2)[1].generate_state(1, np.uint64)
+    words = _mix(state + (examples.astype(np.uint64) + np.uint64(1)) * np.uint64(_GOLDEN))
+    return np.ldexp((words >> np.uint64(40)).astype(np.float32), -24)
 
 
 def _encipher(keys: np.ndarray, examples: int, positions: np.ndarray) -> np.ndarray:

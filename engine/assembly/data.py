@@ -94,7 +94,7 @@ def open_feeds(
     strategy: tf.distribute.Strategy,
     *,
     shards: int,
-    include_next_example: bool,
+    augmentation: pipelines.Augmentation | None,
 ) -> Feeds:
     """Opens the feeds of all splits of a run.
 
@@ -104,8 +104,7 @@ def open_feeds(
       kind: "resident" (decoded examples are kept in memory) or "stream" (decoded during training).
       strategy: strategy whose replicas share each batch.
       shards: number of shards of each micro-batch, over all replicas; 0: one per replica.
-      include_next_example: whether each local micro-batch of the training split has one more row,
-        the next example, as mixup and CutMix need.
+      augmentation: augmentation of the batches of the training split; None: none.
 
     Raises:
       ValueError: if the data of a split is missing or damaged.
@@ -114,9 +113,7 @@ def open_feeds(
     """
     replicas, seed = strategy.num_replicas_in_sync, config.run.seed
     layout = pipelines.BatchLayout(replicas, config.training.accumulate, shards)
-    training = _open_feed(
-        config, source, source.train, kind, strategy, layout, seed, include_next_example
-    )
+    training = _open_feed(config, source, source.train, kind, strategy, layout, seed, augmentation)
     layout = layout._replace(micro_batches=1)
     held_out = {
         split: _open_feed(config, source, records, kind, strategy, layout)
@@ -157,7 +154,7 @@ def _open_feed(
     strategy: tf.distribute.Strategy,
     layout: pipelines.BatchLayout,
     seed: int | None = None,
-    include_next_example: bool = False,
+    augmentation: pipelines.Augmentation | None = None,
 ) -> pipelines.Feed:
     """Opens the feed of a split; shows a progress bar while examples are decoded or indexed.
 
@@ -180,7 +177,8 @@ def _open_feed(
             global_batch_size=batch_size,
             seed=seed,
             layout=layout,
-            include_next_example=include_next_example,
+            include_next_example=augmentation is not None and augmentation.mixes,
+            include_fixed=augmentation is not None and augmentation.alternates,
             strategy=strategy,
             cache_dir=cache_dir(config),
             progress=progress.advance,

@@ -253,7 +253,7 @@ def assemble(
     room = f"the decoded examples take {device_memory.size(data_bytes)} of each device: give "
     with device_memory.memory_for(room + "--feed=stream, which changes no result"):
         feeds = data.open_feeds(
-            config, source, feed_kind, strategy, shards=shards, include_next_example=mixes
+            config, source, feed_kind, strategy, shards=shards, augmentation=augmentation
         )
     startup.ended("data")
     evaluated = state.scored_model(config.evaluation.evaluate_ema)

@@ -39,7 +39,13 @@ def augmenter(
         noise = StatelessRNG(seed, batch.epoch, batch.position, compiled=compiled)
         rows = tf.nest.flatten(batch.inputs)[0].shape[0]
         numbers = noise.uniform(_STREAM, rows, augmentation.numbers)
-        inputs, targets = augmentation(batch.inputs, batch.targets, numbers, classes, preprocess)
+        alternating = None
+        if augmentation.alternates:
+            fixed = tf.zeros([rows]) if batch.fixed is None else batch.fixed
+            alternating = tf.cast(tf.not_equal(fixed >= 0.5, batch.epoch % 2 == 1), tf.float32)
+        inputs, targets = augmentation(
+            batch.inputs, batch.targets, numbers, classes, preprocess, alternating
+        )
         return batch._replace(inputs=inputs, targets=targets)
 
     return augmented

@@ -56,7 +56,8 @@ def first_batch(config: Config, source: pipelines.Source, rows: int | None = Non
             augmentation, source.classes, config.run.seed, preprocess=source.preprocess
         )
     given = examples.part(0, taken + mixes)
-    decoded = pipelines.unpadded_batch(given.inputs, given.targets, taken)
+    fixed = pipelines.fixed_numbers(config.run.seed, given.indices)
+    decoded = pipelines.unpadded_batch(given.inputs, given.targets, taken, fixed=fixed)
     return FirstBatch(examples.part(0, count), preprocessed(decoded, augment, source.preprocess))
 
 

@@ -42,6 +42,11 @@ class Augmentation:
         """
         return any(name in self.strengths for name in mixing.MIXING)
 
+    @property
+    def alternates(self) -> bool:
+        """Whether images are mirrored in every other epoch, see `FLIPS`."""
+        return self.strengths.get("flip") == "alternating"
+
     def __call__(
         self,
         images: Any,
@@ -49,6 +54,7 @@ class Augmentation:
         numbers: tf.Tensor,
         classes: int,
         preprocess: Callable[[Any], Any] | None = None,
+        alternating: tf.Tensor | None = None,
     ) -> tuple[Any, Any]:
         """Augments and preprocesses a batch in the graph.
 
@@ -63,6 +69,8 @@ class Augmentation:
           preprocess: scales the inputs. It is applied after transforms of pairs, crop, flips,
             randaugment, warps and color_jitter, which change pixels as stored, and before all other
             transforms. None: one uint8 tensor is divided by 255, and other inputs are not scaled.
+          alternating: number of each example for the flip "alternating", float32 [rows] in [0, 1),
+            that is on the other side of 1/2 in each next epoch.
 
         Returns:
           (inputs, targets). The inputs are preprocessed images, float32 [rows, H, W, C]; if only
@@ -76,6 +84,9 @@ class Augmentation:
         counts = self._counts
         parts = tf.split(numbers, list(counts.values()), axis=1)
         uniform = dict(zip(counts, parts, strict=True))
+        if self.alternates:
+            assert alternating is not None, "an alternating flip needs its numbers"
+            uniform["flip"] = alternating[:, tf.newaxis]
         for name in (name for name in uniform if name in registry.pair_transforms):
             images, labels = _apply_pair(name, self.strengths[name], images, labels, uniform[name])
         if all(name in registry.pair_transforms for name in uniform):
@@ -112,7 +123,8 @@ class Augmentation:
     @property
     def _counts(self) -> dict[str, int]:
         """Number of random numbers per example by selected transform, in the order of columns."""
-        flips = len(FLIPS[self.strengths["flip"]]) if "flip" in self.strengths else 0
+        drawn = "flip" in self.strengths and not self.alternates
+        flips = len(FLIPS[self.strengths["flip"]]) if drawn else 0
         mixed = tuple(name for name in mixing.MIXING if name in self.strengths)
         operations = getattr(self.strengths.get("randaugment"), "operations", 0)
         counts = {

@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-FLIPS = {"horizontal": (2,), "vertical": (1,), "both": (2, 1)}  # axes of [rows, H, W, C]
+# Axes of [rows, H, W, C]. "alternating" mirrors each image horizontally in every other epoch, half
+# of the images in the first (Jordan 2024, "94% on CIFAR-10 in 3.29 seconds on a single GPU").
+FLIPS = {"horizontal": (2,), "vertical": (1,), "both": (2, 1), "alternating": (2,)}
 FILLS = ("reflect", "zeros")
 _OUTSIDE = 1 << 40  # place of a pixel that lies in padding of zeros: beyond all pixels of a batch
 

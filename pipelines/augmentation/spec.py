@@ -99,7 +99,8 @@ def parse_augmentation(
 
       crop: pixels of padding at each side, and after another colon what they are, reflect (default)
         or zeros; 4 (an eighth of the side). See `Crop`.
-      flip: horizontal (default), vertical or both; each with probability 1/2.
+      flip: horizontal (default), vertical or both; each with probability 1/2. alternating:
+        horizontal in every other epoch, of half of the images in the first.
       randaugment: operations:magnitude, number of operations on an image, and their magnitude in
         0..30; 2:9. See `randaugment`.
       shift: maximum along each axis in pixels, whole or fractional; 2.

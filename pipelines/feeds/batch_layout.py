@@ -27,9 +27,13 @@ class Batch(NamedTuple):
     valid: tf.Tensor  # float32 []: number of examples in the global batch, over all replicas
     epoch: tf.Tensor  # int64 []: epoch of the step
     position: tf.Tensor  # int64 []: position of the first row in the epoch's order
+    # float32 [rows]: `order.fixed` of each example, the same in all epochs; None: not needed
+    fixed: tf.Tensor | None = None
 
 
-def unpadded_batch(inputs: Nest, targets: Nest, rows: int, epoch: int = 0) -> Batch:
+def unpadded_batch(
+    inputs: Nest, targets: Nest, rows: int, epoch: int = 0, fixed: np.ndarray | None = None
+) -> Batch:
     """Returns a batch of decoded examples without padding, as the whole global batch of a step.
 
     Args:
@@ -37,6 +41,7 @@ def unpadded_batch(inputs: Nest, targets: Nest, rows: int, epoch: int = 0) -> Ba
       targets: nest of arrays [k, ...].
       rows: number of rows of the batch.
       epoch: epoch of the step.
+      fixed: `Batch.fixed`, float32 [k]; None: none.
     """
     return Batch(
         inputs=tf.nest.map_structure(tf.constant, inputs),
@@ -46,6 +51,7 @@ def unpadded_batch(inputs: Nest, targets: Nest, rows: int, epoch: int = 0) -> Ba
         valid=tf.constant(float(rows)),
         epoch=tf.constant(epoch, tf.int64),
         position=tf.constant(0, tf.int64),
+        fixed=None if fixed is None else tf.constant(fixed),
     )
 
 
@@ -146,6 +152,7 @@ class BatchPlan:
     layout: BatchLayout
     seed: int | None  # of the order of each epoch; None: file order in every epoch (evaluation)
     include_next_example: bool = False  # a local micro-batch has the example after its last: mixup
+    include_fixed: bool = False  # a batch has random numbers of its examples, `Batch.fixed`
 
     def __post_init__(self) -> None:
         self.steps_per_epoch = order.steps_per_epoch(self.examples, self.global_batch_size)
@@ -205,9 +212,18 @@ class BatchPlan:
         return in_batch[0], minimum(in_epoch, end - 1 + self._look_ahead), valid
 
     def masked(
-        self, inputs: Nest, targets: Nest, step: tf.Tensor, replica: Any, micro_batch: Any
+        self,
+        inputs: Nest,
+        targets: Nest,
+        step: tf.Tensor,
+        replica: Any,
+        micro_batch: Any,
+        fixed: tf.Tensor | None = None,
     ) -> Batch:
-        """Returns the `Batch` of a local micro-batch whose inputs and targets have been fetched."""
+        """Returns the `Batch` of a local micro-batch whose inputs and targets have been fetched.
+
+        `fixed` has the random numbers of its examples.
+        """
         replica, micro_batch = tf.cast(replica, tf.int64), tf.cast(micro_batch, tf.int64)
         arange = tf.range(self.rows, dtype=tf.int64)
         first, in_epoch, valid = self.positions(step, replica, micro_batch, arange)
@@ -220,4 +236,5 @@ class BatchPlan:
             tf.cast(tf.minimum(left, self.global_batch_size), tf.float32),
             step // self.steps_per_epoch,
             in_epoch[0],
+            fixed,
         )

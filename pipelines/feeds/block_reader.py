@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from pipelines import order
 from pipelines.feeds.batch_layout import BatchPlan
 from pipelines.nests import Nest
 from pipelines.sequential import SequentialReader
@@ -39,7 +40,8 @@ class BlockReader:
     def chunks(self, step: int, replica: int) -> Iterator[Nest]:
         """Yields the stored examples of a replica's block from `step` on, chunk by chunk.
 
-        If images are cropped, yields (stored examples, random draws of their crops).
+        An element is (stored examples, random draws of their crops, their fixed random numbers);
+        without crops, or without fixed numbers, an empty tuple takes their place.
         """
         # The last chunk is filled up with examples from the beginning of the block.
         places = np.resize(self._places(step, replica), [self._chunks * self._chunk_size, 2])
@@ -68,13 +70,13 @@ class BlockReader:
     def _read(self, places: np.ndarray, indices: np.ndarray) -> Nest:
         """Reads stored examples by (epoch, position in its order), int64 [k, 2], and `_indices`.
 
-        If images are cropped, returns (stored examples, random draws of their crops).
+        Returns an element of `chunks`.
         """
         epochs, positions = places[:, 0], places[:, 1] % self._plan.examples
-        stored = self._read_stored(epochs, indices)
-        if self._crop is None:
-            return stored
-        return stored, self._crop.draws(self._plan.seed or 0, epochs, positions)
+        seed = self._plan.seed or 0
+        draws = self._crop.draws(seed, epochs, positions) if self._crop else ()
+        fixed = order.fixed(seed, indices) if self._plan.include_fixed else ()
+        return self._read_stored(epochs, indices), draws, fixed
 
     def _read_stored(self, epochs: np.ndarray, indices: np.ndarray) -> Nest:
         """Reads the stored examples with `indices`, as `_indices` returns them, of their epochs."""

@@ -67,6 +67,7 @@ def open_feed(
     strategy: tf.distribute.Strategy,
     cache_dir: str,
     include_next_example: bool = False,
+    include_fixed: bool = False,
     progress: Callable[[int], None] = no_progress,
 ) -> InMemoryFeed | StreamingFeed:
     """Opens the feed of a split: in-memory if `kind` is "resident", streaming if "stream".
@@ -85,6 +86,7 @@ def open_feed(
       cache_dir: directory where decoded examples and record indices are cached.
       include_next_example: whether a local micro-batch has one more row, the next example of the
         epoch, as for mixup.
+      include_fixed: whether a batch has a random number of each example, `Batch.fixed`.
       progress: called periodically with the number of examples decoded or indexed since the last
         call.
 
@@ -92,12 +94,18 @@ def open_feed(
       ValueError: when the data is missing or damaged, or the split or a batch is empty.
       OSError: when a file cannot be read.
     """
+    if include_fixed and isinstance(split, SequentialSplit):
+        raise ValueError(
+            f"--augment=flip:alternating: {source.name} is a tf.data pipeline, of which no example "
+            "is known again in the next epoch; give flip"
+        )
     plan = BatchPlan(
         examples=len(split),
         global_batch_size=global_batch_size,
         layout=layout,
         seed=seed,
         include_next_example=include_next_example,
+        include_fixed=include_fixed,
     )
     if kind == "stream":
         return StreamingFeed(source, split, plan, strategy, cache_dir, progress)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from pipelines import order
 from pipelines.feeds import gatherable
 from pipelines.feeds.batch_layout import Batch, BatchPlan, OpenedSteps
 from pipelines.feeds.replicas import per_replica_values
@@ -57,6 +58,8 @@ class InMemoryFeed:
             lambda leaf: tf.TensorSpec(leaf.shape[1:], leaf.dtype), (inputs, targets)
         )
         leaves = tf.nest.flatten((inputs, targets))
+        if plan.include_fixed:
+            leaves.append(order.fixed(plan.seed or 0, np.arange(plan.examples)))
         if self._for_gpu:
             with tf.device("CPU:0"):
                 leaves = [gatherable.gatherable(tf.constant(leaf)).numpy() for leaf in leaves]
@@ -98,7 +101,8 @@ class InMemoryFeed:
         specs = tf.nest.flatten(self._specs)
         rows = [
             gatherable.restored(tf.gather(leaf, indices), spec)
-            for leaf, spec in zip(data, specs, strict=True)
+            for leaf, spec in zip(data, specs, strict=False)
         ]
         inputs, targets = tf.nest.pack_sequence_as(self._specs, rows)
-        return self._plan.masked(inputs, targets, step, *where)
+        fixed = tf.gather(data[-1], indices) if self._plan.include_fixed else None
+        return self._plan.masked(inputs, targets, step, *where, fixed)

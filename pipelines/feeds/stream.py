@@ -79,7 +79,11 @@ class StreamingFeed:
         reader = split.reader(cache_dir, progress)
         # Examples in file order, as for evaluation, are not cropped.
         self._crop = source.crop if plan.seed is not None else None
-        self._spec = (reader.spec, self._crop.spec) if self._crop else reader.spec
+        self._spec = (
+            reader.spec,
+            self._crop.spec if self._crop else (),
+            tf.TensorSpec([], tf.float32) if plan.include_fixed else (),
+        )
         # Number of steps in a block, and number and size of the chunks that it is decoded in.
         per_step = plan.layout.local_micro_batches * plan.fetched
         input_bytes = max(nests.example_bytes(source.decoded[0]), 1)
@@ -155,10 +159,11 @@ class StreamingFeed:
         specs = tf.nest.flatten(self._source.decoded)
         leaves = [
             gatherable.restored(tf.gather(leaf, indices), spec)
-            for leaf, spec in zip(table, specs, strict=True)
+            for leaf, spec in zip(table, specs, strict=False)
         ]
         inputs, targets = tf.nest.pack_sequence_as(self._source.decoded, leaves)
-        return self._plan.masked(inputs, targets, step, replica, micro_batch)
+        fixed = tf.gather(table[-1], indices) if self._plan.include_fixed else None
+        return self._plan.masked(inputs, targets, step, replica, micro_batch, fixed)
 
     def _next_block(self) -> tuple[tf.Tensor, ...]:
         try:
@@ -199,10 +204,12 @@ class StreamingFeed:
         self._thread.start()
 
     def _decode(self, *stored: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        examples = tf.nest.pack_sequence_as(self._spec, stored)
+        examples, draws, fixed = tf.nest.pack_sequence_as(self._spec, stored)
         if self._crop:
-            return tuple(tf.nest.flatten(decode_cropped(self._source, *examples)))
-        return tuple(tf.nest.flatten(decode_batch(self._source, examples, self._per_iteration)))
+            decoded = decode_cropped(self._source, examples, draws)
+        else:
+            decoded = decode_batch(self._source, examples, self._per_iteration)
+        return tuple(tf.nest.flatten((decoded, fixed)))
 
     def _block(self, *parts: tf.Tensor) -> tuple[tf.Tensor, ...]:
         leaves = map(_concatenate, parts)
