@@ -23,7 +23,7 @@ def plain(
     spec: Spec, weights: Weights, images: tf.Tensor, dtype: tf.DType
 ) -> tuple[tf.Tensor, Statistics]:
     """Applies W5's network; the ReLU is behind the pool, of which it changes no value."""
-    x, statistics = tf.cast(images, dtype) / 255, Statistics()
+    x, statistics = tf.cast(tf.cast(images, tf.float32) / 255, dtype), Statistics()
     for place in range(6):
         x = _normed(spec, weights, f"{place}", x, 1, statistics)
         if place % 2:
@@ -37,7 +37,7 @@ def resnet(
     spec: Spec, weights: Weights, images: tf.Tensor, dtype: tf.DType
 ) -> tuple[tf.Tensor, Statistics]:
     """Applies the residual network of He et al. 2016, section 4.2, with shortcuts of option A."""
-    x, statistics = tf.cast(images, dtype) / 255, Statistics()
+    x, statistics = tf.cast(tf.cast(images, tf.float32) / 255, dtype), Statistics()
     x = tf.nn.relu(_normed(spec, weights, "stem", x, 1, statistics))
     for stage in range(3):
         for block in range(spec.sizes["blocks"]):
@@ -149,5 +149,6 @@ def _normed(
         x = tf.pad(x, [[0, 0], border, border, [0, 0]])
         x = tf.nn.conv2d(x, kernel, stride, "VALID")
     scale, offset = weights[f"{name}/scale"], weights[f"{name}/offset"]
-    x, *statistics[name] = kernels.batch_norm(x, scale, offset, spec.epsilon)
+    batch_norm = kernels.fused_batch_norm if spec.fused else kernels.batch_norm
+    x, *statistics[name] = batch_norm(x, scale, offset, spec.epsilon)
     return x
