@@ -14,7 +14,6 @@ import tensorflow as tf
 import tapeline as tl
 from benchmarks.real import arrays
 from benchmarks.real.augmentation import cropped
-from benchmarks.real.networks import padding_of
 from benchmarks.real.specs import SPECS
 from tapeline import models
 
@@ -91,7 +90,7 @@ def real_resnet(outputs: tf.TensorSpec, *, width: int = 16, blocks: int = 3) -> 
             filters = width << stage
             branch = [*_normed(filters, stride, **settings), models.Activation("relu")]
             branch += _normed(filters, **settings)
-            shortcut = [Shortcut(filters)] if stride > 1 else []
+            shortcut = [models.PaddedShortcut(filters, stride)] if stride > 1 else []
             layers += [models.Residual(*branch, shortcut=shortcut), models.Activation("relu")]
     return [*layers, models.GlobalAveragePool(), models.Dense(outputs.shape[-1])]
 
@@ -134,7 +133,8 @@ def real_vit(
 
 
 def _normed(filters: int, stride: int = 1, **settings: float) -> list[models.Layer]:
-    convolution = Padded(filters, 3, stride, "SAME", use_bias=False, kernel_initializer="he_normal")
+    own = {"use_bias": False, "kernel_initializer": "he_normal"}
+    convolution = models.Convolution(filters, 3, stride, 1, **own)
     return [convolution, models.BatchNorm(**settings)]
 
 
@@ -144,35 +144,6 @@ def _block(units: int, heads: int, causal: bool, epsilon: float) -> list[models.
         models.Residual(models.LayerNorm(epsilon), models.Attention(heads, causal=causal)),
         models.Residual(models.LayerNorm(epsilon), *dense),
     ]
-
-
-class Padded(models.Convolution):
-    """A 3x3 convolution that is padded by a row and a column on each side."""
-
-    def convolve(self, x: tf.Tensor, context: models.ForwardContext) -> tf.Tensor:
-        """Returns the convolution without bias and activation."""
-        kernel = tf.cast(self.kernel, context.dtype)
-        return tf.nn.conv2d(x, kernel, self.stride, padding_of(self.stride))
-
-
-class Shortcut(models.Layer):
-    """Every second row and column of an image, with channels of zeros on both sides."""
-
-    kind = "shortcut"
-
-    def __init__(self, filters: int) -> None:
-        super().__init__()
-        self._filters = filters
-
-    def build(self, input_shape: Any, initializer: models.Initializer) -> Any:
-        """Returns the output shape; there are no variables."""
-        height, width, channels = input_shape
-        self._more = (self._filters - channels) // 2
-        return -(-height // 2), -(-width // 2), self._filters
-
-    def __call__(self, x: tf.Tensor, context: models.ForwardContext) -> tf.Tensor:
-        """Maps [rows, height, width, channels] to half the sides and `filters` channels."""
-        return tf.pad(x[:, ::2, ::2], [[0, 0], [0, 0], [0, 0], [self._more] * 2])
 
 
 class ClassToken(models.Layer):

@@ -23,7 +23,7 @@ def plain(
     spec: Spec, weights: Weights, images: tf.Tensor, dtype: tf.DType
 ) -> tuple[tf.Tensor, Statistics]:
     """Applies W5's network; the ReLU is behind the pool, of which it changes no value."""
-    x, statistics = tf.cast(images, dtype) / 255, Statistics()
+    x, statistics = tf.cast(tf.cast(images, tf.float32) / 255, dtype), Statistics()
     for place in range(6):
         x = _normed(spec, weights, f"{place}", x, 1, statistics)
         if place % 2:
@@ -37,16 +37,16 @@ def resnet(
     spec: Spec, weights: Weights, images: tf.Tensor, dtype: tf.DType
 ) -> tuple[tf.Tensor, Statistics]:
     """Applies the residual network of He et al. 2016, section 4.2, with shortcuts of option A."""
-    x, statistics = tf.cast(images, dtype) / 255, Statistics()
+    x, statistics = tf.cast(tf.cast(images, tf.float32) / 255, dtype), Statistics()
     x = tf.nn.relu(_normed(spec, weights, "stem", x, 1, statistics))
     for stage in range(3):
         for block in range(spec.sizes["blocks"]):
             stride = 2 if stage and not block else 1
             y = _normed(spec, weights, f"{stage}.{block}.0", x, stride, statistics)
             y = _normed(spec, weights, f"{stage}.{block}.1", tf.nn.relu(y), 1, statistics)
-            if stride > 1:
-                more = x.shape[-1] // 2
-                x = tf.pad(x[:, ::2, ::2], [[0, 0], [0, 0], [0, 0], [more, more]])
+            if stride > 1:  # every second pixel; a slice and its gradient run on one core
+                taken = tf.nn.avg_pool2d(x, 1, 2, "VALID")
+                x = tf.pad(taken, [[0, 0], [0, 0], [0, 0], [0, x.shape[-1]]])
             x = tf.nn.relu(x + y)
     x = tf.cast(tf.reduce_mean(tf.cast(x, tf.float32), [1, 2]), dtype)
     return tf.cast(_dense(weights, "head", x), tf.float32), statistics
@@ -85,14 +85,6 @@ def vit(
     tokens = many**2 + 1
     x = _blocks(spec, weights, x, tokens, causal=False, only=0)
     return tf.cast(_dense(weights, "head", x), tf.float32), {}
-
-
-def padding_of(stride: int) -> str | list[list[int]]:
-    """Returns the padding of a 3x3 convolution by a row and a column on each side.
-
-    With a stride of 2, "SAME" would pad an image of even sides at the end only.
-    """
-    return "SAME" if stride == 1 else [[0, 0], [1, 1], [1, 1], [0, 0]]
 
 
 NETWORKS: dict[str, Network] = {
@@ -147,7 +139,16 @@ def _normed(
     spec: Spec, weights: Weights, name: str, x: tf.Tensor, stride: int, statistics: Statistics
 ) -> tf.Tensor:
     kernel = tf.cast(weights[f"{name}/kernel"], x.dtype)
-    x = tf.nn.conv2d(x, kernel, stride, padding_of(stride))
+    if stride == 1:
+        x = tf.nn.conv2d(x, kernel, 1, "SAME")
+    else:
+        # By a row and a column on each side, of which an even side does not read the last. "SAME"
+        # would pad at the end; other paddings have no fast kernel for the gradients, and in
+        # bfloat16 none at all.
+        border = [1, x.shape[1] % 2]
+        x = tf.pad(x, [[0, 0], border, border, [0, 0]])
+        x = tf.nn.conv2d(x, kernel, stride, "VALID")
     scale, offset = weights[f"{name}/scale"], weights[f"{name}/offset"]
-    x, *statistics[name] = kernels.batch_norm(x, scale, offset, spec.epsilon)
+    batch_norm = kernels.fused_batch_norm if spec.fused else kernels.batch_norm
+    x, *statistics[name] = batch_norm(x, scale, offset, spec.epsilon)
     return x

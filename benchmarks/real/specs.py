@@ -39,6 +39,7 @@ class Spec(NamedTuple):
       settings: the optimizer's "rate", "momentum", "beta_2", "epsilon", "decay" (decoupled, not of
         biases and norms) and "clip" (the maximum global norm of the gradient).
       augment: whether images are padded by 4, cropped at random and flipped at random.
+      fused: whether the loop by hand takes TensorFlow's fused batch norm in float32, too.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Spec(NamedTuple):
     optimizer: str
     settings: dict[str, float]
     augment: bool = False
+    fused: bool = False
 
     @property
     def momentum(self) -> float:

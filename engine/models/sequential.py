@@ -41,6 +41,8 @@ class Sequential(tf.Module):
             following = (x for x in layers[index + 1 :] if not isinstance(x, Flatten | MaxPool))
             if isinstance(next(following, None), BatchNorm):
                 layer.expect_norm()
+            if isinstance(layer, Activation) and isinstance(layers[max(index - 1, 0)], BatchNorm):
+                layer.follow_norm()
             initializer = Initializer(seed, index, layer.kind.replace(" ", "_"))
             shapes.append(layer.build(shapes[-1], initializer))
         self.layers = list(layers)

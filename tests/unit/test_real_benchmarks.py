@@ -74,9 +74,8 @@ def test_matches_stock(name, not_asked_to_be_deterministic):
 def test_matches_engine(name, monkeypatch, loaded):
     """In the engine's order, with its augmentation, over the end of an epoch."""
     monkeypatch.setitem(SPECS, name, small(name))
-    # The norm of the loop by hand is one fused kernel; a tiny batch has tiny variances.
     off, _ = check.engine_difference(SPECS[name], "float32", 5)
-    assert off < 1e-5
+    assert off < 1e-6
 
 
 def test_parameters():

@@ -54,6 +54,7 @@ class Activation(Layer):
     def __init__(self, activation: str):
         super().__init__()
         self.activation = one_of("activation", activation, NAMES)
+        self._is_separate = False
 
     @property
     def label(self) -> str:
@@ -65,6 +66,15 @@ class Activation(Layer):
         """Whether the activation is non-decreasing, so that a max pool may precede it."""
         return self.activation in NON_DECREASING
 
+    def follow_norm(self) -> None:
+        """Tells the layer that the layer before it is a batch norm.
+
+        TensorFlow then makes one kernel of both, for a ReLU on a CPU. It does so only if no control
+        edge starts at the ReLU; those of the gradients that know its shape then start at the
+        operation after it, which copies nothing.
+        """
+        self._is_separate = True
+
     def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
         """Returns the output shape, which is the input shape; there are no variables."""
         return input_shape
@@ -75,4 +85,6 @@ class Activation(Layer):
 
     def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
         """Applies the activation to `x`, [rows, ...]; returns the same shape."""
-        return ACTIVATIONS[self.activation](x)
+        x = ACTIVATIONS[self.activation](x)
+        separate = self._is_separate and context.training and not context.compiled
+        return tf.ensure_shape(x, x.shape) if separate else x
