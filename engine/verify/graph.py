@@ -44,4 +44,5 @@ def _attributes(node: Any) -> tuple[tuple[str, bytes], ...]:
 
 def components(variable: Any) -> list[Any]:
     """Returns the variable and, if it is distributed, its per-replica components."""
-    return [variable, *getattr(variable, "values", ())]
+    values = getattr(variable, "values", ())
+    return [variable, *(values if isinstance(values, tuple) else ())]
