@@ -61,11 +61,9 @@ class Attention(Layer):
         self.causal, self.dropout = causal, Dropout(dropout)
         self.rotary, self._use_bias, self._use_key_bias = rotary, use_bias, key_bias
         self._initializer = kernel_initializer
-        # One assignment: TensorFlow refuses to export a dict that is changed afterwards.
-        self._stddevs = {
-            **dict.fromkeys(("query", "key", "value"), kernel_stddev),
-            "output": output_stddev or kernel_stddev,
-        }
+        stddevs = dict.fromkeys(("query", "key", "value"), kernel_stddev)
+        # Assigned whole: TensorFlow saves no module with a dict that was changed after that.
+        self._stddevs = {**stddevs, "output": output_stddev or kernel_stddev}
         for each in self._stddevs.values():  # which checks the arguments
             Dense(1, kernel_initializer=kernel_initializer, kernel_stddev=each)
 
