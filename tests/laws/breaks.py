@@ -646,7 +646,7 @@ BREAKS = (
         "L7",
         "the replicas of a Keras model share the context of the last one traced",
         (f"{_FOREIGN}::test_same_on_other_devices",),
-        "engine/models/keras_layers.py",
+        "engine/models/keras_forward.py",
         "_local = threading.local()",
         "_local = threading",
     ),
