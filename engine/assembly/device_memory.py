@@ -176,7 +176,6 @@ def training_memory(
 
     Otherwise as `step_memory`.
     """
-
     memory = step_memory(gradients_of(step), source, rows, next_example=next_example)
     return memory and memory._replace(fixed=memory.fixed + replaced)
 
