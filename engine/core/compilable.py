@@ -17,15 +17,8 @@ from engine.core import graphs
 COMPILED = frozenset(
     (
         # Inputs, constants, calls of functions.
-        *(
-            "Const",
-            "EnsureShape",
-            "Identity",
-            "IdentityN",
-            "NoOp",
-            "Placeholder",
-            "PreventGradient",
-        ),
+        *("Const", "EnsureShape", "Identity", "IdentityN", "NoOp", "Placeholder"),
+        "PreventGradient",
         *("PartitionedCall", "ReadVariableOp", "StatefulPartitionedCall", "StopGradient"),
         "XlaOptimizationBarrier",
         # Shapes and axes, which XLA computes when it compiles.
