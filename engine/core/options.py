@@ -31,8 +31,8 @@ class LoopOptions(OptionGroup):
         "auto",
         "what XLA compiles. off: nothing; step: each step; loop: the whole loop, on one device "
         "without shards, which is faster for networks without convolutions on a CPU; auto: on one "
-        "CPU the loop of such networks of Tapeline's own layers, on one GPU each step of networks "
-        "of Tapeline's and Keras's layers, else nothing",
+        "CPU the loop of such networks, if XLA compiles all their operations, on one GPU each step "
+        "of networks of Tapeline's and Keras's layers, else nothing",
         choices=("auto", "off", "step", "loop"),
         trajectory=True,
     )

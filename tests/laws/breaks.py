@@ -336,8 +336,9 @@ BREAKS = (
         "the clip is of the scaled gradient",
         _SCALED,
         "engine/core/step.py",
-        "        gradients, norm = self._clip(gradients)\n",
-        "        gradients, norm = self._clip([g * context.loss_scale for g in gradients])\n"
+        "        gradients, factor, norm = self._clip.factored(gradients)\n",
+        "        scaled = [g * context.loss_scale for g in gradients]\n"
+        "        gradients, factor, norm = self._clip.factored(scaled)\n"
         "        gradients = [g / context.loss_scale for g in gradients]\n",
     ),
     Break(

@@ -69,8 +69,11 @@ class Dense(WithKernel):
         if not self._axes:
             return self.finish(tf.matmul(x, kernel), context)
         # As one matrix: the gradient of a batch of products would hold a kernel for each row.
-        x = tf.matmul(tf.reshape(x, [-1, kernel.shape[0]]), kernel)
-        return self.finish(tf.reshape(x, [-1, *self._axes, self.units]), context)
+        x, shape = tf.matmul(tf.reshape(x, [-1, kernel.shape[0]]), kernel), [-1, *self._axes]
+        if context.compiled:
+            # XLA for CPUs takes 30 times as long to sum the gradient of a bias over several axes.
+            return tf.reshape(self.finish(x, context), [*shape, self.units])
+        return self.finish(tf.reshape(x, [*shape, self.units]), context)
 
 
 class Flatten(Layer):
