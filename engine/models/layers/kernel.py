@@ -5,7 +5,8 @@ from __future__ import annotations
 import tensorflow as tf
 
 from engine.models.base import ForwardContext, Initializer, Layer, Shape
-from engine.models.layers.activation import ACTIVATIONS, NON_DECREASING
+from engine.models.fused_passes import fused, fuses
+from engine.models.layers.activation import ACTIVATIONS, NON_DECREASING, biased_gelu
 from engine.models.layers.checks import one_of
 
 INITIALIZERS = (
@@ -80,6 +81,8 @@ class WithKernel(Layer):
 
     def finish(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
         """Adds the bias, if there is one, to `x`, and applies the activation; keeps the shape."""
+        if self.has_bias and self.activation == "gelu" and fuses(x, context):
+            return fused(biased_gelu, x, tf.convert_to_tensor(self.bias))
         if self.has_bias:
             bias = tf.cast(self.bias, context.dtype)
             exact = self.exact_bias_gradient and context.dtype == tf.bfloat16

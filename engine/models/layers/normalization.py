@@ -5,6 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from engine.models.base import ForwardContext, Initializer, Layer, Shape
+from engine.models.fused_passes import fused, fuses
 from engine.models.layers.checks import called
 
 
@@ -43,9 +44,16 @@ class LayerNorm(Layer):
 
     def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
         """Normalizes [rows, ..., features] in float32; returns the result in `context.dtype`."""
-        x = tf.cast(x, tf.float32)
-        x = normalized(x, tf.convert_to_tensor(self.scale), self.offset, self.epsilon)
-        return tf.cast(x, context.dtype)
+        scale, offset = map(tf.convert_to_tensor, (self.scale, self.offset))
+        if fuses(x, context):
+            settings = {"epsilon": self.epsilon, "dtype": context.dtype}
+            return fused(normalized_in, x, scale, offset, **settings)
+        return normalized_in(x, scale, offset, self.epsilon, context.dtype)
+
+
+def normalized_in(x, scale, offset, epsilon, dtype):
+    """Returns the layer norm of `x`, of any floating dtype, in `dtype`; see `normalized`."""
+    return tf.cast(normalized(tf.cast(x, tf.float32), scale, offset, epsilon), dtype)
 
 
 def normalized(x, scale, offset, epsilon):
