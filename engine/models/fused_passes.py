@@ -83,3 +83,12 @@ def _gradient(function: Callable, **settings: Any) -> Callable:
         return tape.gradient(outputs, tensors, given)
 
     return tf.function(program, autograph=False, jit_compile=True)
+
+
+def column_sums(x: tf.Tensor) -> tf.Tensor:
+    """Returns the sums over all axes but the last, float32 [units], by a program of their own."""
+    return compiled(_column_sums)(x)
+
+
+def _column_sums(x: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(tf.cast(x, tf.float32), list(range(x.shape.rank - 1)))

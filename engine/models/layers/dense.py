@@ -7,6 +7,7 @@ import math
 import tensorflow as tf
 
 from engine.models.base import ForwardContext, Initializer, Layer, Shape
+from engine.models.fused_passes import fuses
 from engine.models.layers.checks import at_least_one, called
 from engine.models.layers.kernel import STDDEV, WithKernel
 
@@ -73,7 +74,7 @@ class Dense(WithKernel):
         count = -1 if rows is None else rows * math.prod(self._axes)
         x = tf.matmul(tf.reshape(x, [count, inputs]), kernel)
         # Before the reshape, so that TensorFlow makes one operation of product and bias.
-        x = self.finish(x, context)
+        x = self.finish(x, context, fuses(x, context))
         return tf.reshape(x, [-1 if rows is None else rows, *self._axes, self.units])
 
 

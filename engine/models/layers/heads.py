@@ -6,7 +6,7 @@ import math
 
 import tensorflow as tf
 
-from engine.models.fused_passes import compiled
+from engine.models.fused_passes import column_sums, compiled
 
 
 def split_heads(
@@ -32,7 +32,7 @@ def split_heads(
         def gradient(*upstream):
             of_x = compiled(_joined)(*upstream)
             # Apart: in one program with it, XLA computes `of_x` twice.
-            return of_x, compiled(_column_sums)(of_x)
+            return of_x, column_sums(of_x)
 
         return compiled(_split, heads=heads, tokens=tokens)(x, bias), gradient
 
@@ -56,7 +56,3 @@ def _joined(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
     query = tf.cast(tf.cast(query, tf.float32) * (1 / math.sqrt(size)), query.dtype)
     parts = [tf.transpose(each, [0, 2, 1, 3]) for each in (query, key, value)]
     return tf.reshape(tf.concat(parts, 2), [-1, 3 * heads * size])
-
-
-def _column_sums(x: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_sum(tf.cast(x, tf.float32), 0)
