@@ -97,7 +97,7 @@ class Sequential(tf.Module):
             x = tf.cast(x, context.dtype)
         for index, layer, pool in pooled(self.layers):
             with tf.name_scope(f"{index}_{layer.name}"):
-                if isinstance(pool, SelectToken):
+                if isinstance(layer, TransformerBlock) and isinstance(pool, SelectToken):
                     x = layer(x, context, pool.index)
                 elif pool and isinstance(layer, Activation):
                     x = layer(pool(x, context), context)

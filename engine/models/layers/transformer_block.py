@@ -122,6 +122,7 @@ class TransformerBlock(Composite):
           token: position of the token that is returned; None: all tokens are.
         """
         norm, attention = self.attention[:2]
+        assert isinstance(attention, Attention)
         if token is not None and attention.takes_one_token(context):
             x, y = x[:, token], norm(x, context)
             x += attention(y, context, token)
