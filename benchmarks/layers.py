@@ -4,11 +4,11 @@
 
 A piece is "attention", "norm", "gelu", "mlp", "embedding" or "loss"; by default, all are measured.
 The time is that of the forward pass and all gradients, in the graph and under XLA, in float32 and
-bfloat16. In the graph, XLA fuses the passes of the engine's layers over large tensors, as in a run
-(engine/models/fused_passes.py). Blocks of both formulations are taken in turn; the ratio is the median over the rounds of
-stock / engine, so above 1 the engine's is faster. The shapes are those of nanoGPT's CPU network
-("small": 12 rows of 64 tokens of 128 units) and of ViT Ti with patches of 4 on 32x32 images
-("large": 64 rows of 65 tokens of 192 units).
+bfloat16. In the graph, XLA fuses passes of the engine's layers over large tensors, as in a run
+(engine/models/fused_passes.py). Blocks of both formulations are taken in turn; the ratio is the
+median over the rounds of stock / engine, so above 1 the engine's is faster. The shapes are those of
+nanoGPT's CPU network ("small": 12 rows of 64 tokens of 128 units) and of ViT Ti with patches of 4
+on 32x32 images ("large": 64 rows of 65 tokens of 192 units).
 """
 
 from __future__ import annotations
