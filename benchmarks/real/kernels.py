@@ -132,6 +132,11 @@ def gelu(x: tf.Tensor) -> tuple[tf.Tensor, Callable]:
     return x * below, gradient
 
 
+def biased_gelu(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+    """Returns the GELU of `x + bias`, computed in float32, in the dtype of `x`."""
+    return tf.cast(gelu(tf.cast(x, tf.float32) + bias), x.dtype)
+
+
 @tf.custom_gradient
 def embedded(table: tf.Tensor, ids: tf.Tensor) -> tuple[tf.Tensor, Callable]:
     """Returns the rows `ids`, int32 [n], of a table; the gradient is a product with the ids."""
@@ -171,3 +176,24 @@ def attention(x: tf.Tensor, tokens: int, heads: int, causal: bool, apart: bool) 
         scores += np.where(np.tri(tokens, dtype=bool), 0, -1e30).astype(np.float32)
     mixed = tf.matmul(tf.cast(tf.nn.softmax(scores), x.dtype), value)
     return tf.reshape(tf.transpose(mixed, [0, 2, 1, 3]), [-1, heads * size])
+
+
+def attention_of_one(query: tf.Tensor, x: tf.Tensor, tokens: int, heads: int) -> tf.Tensor:
+    """Returns the attention of one token of each row to all tokens; see `attention`.
+
+    Args:
+      query: [rows, units].
+      x: key and value side by side, [rows * tokens, 2 * units].
+      tokens: tokens of a row.
+      heads: heads, which divide the units.
+
+    Returns:
+      [rows, units] in the dtype of `x`.
+    """
+    size = query.shape[1] // heads
+    split = tf.transpose(tf.reshape(x, [-1, tokens, 2, heads, size]), [2, 0, 3, 1, 4])
+    key, value = tf.unstack(split)
+    query = tf.reshape(query * tf.cast(1 / math.sqrt(size), x.dtype), [-1, heads, 1, size])
+    scores = tf.cast(tf.matmul(query, key, transpose_b=True), tf.float32)
+    mixed = tf.matmul(tf.cast(tf.nn.softmax(scores), x.dtype), value)
+    return tf.reshape(mixed, [-1, heads * size])

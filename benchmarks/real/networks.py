@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from benchmarks.real import kernels
 from benchmarks.real.specs import Spec
+from engine.models.fused_passes import fused
 
 Weights = Mapping[str, tf.Tensor]
 Statistics = dict[str, tuple[tf.Tensor, tf.Tensor]]
@@ -100,6 +101,9 @@ def _blocks(
 ) -> tf.Tensor:
     """Applies the blocks and the last norm to [rows * tokens, units].
 
+    With `only`, the last block computes keys and values of all tokens, and the rest of one; and XLA
+    fuses the passes of norms and GELUs, which the executor else computes one by one.
+
     Args:
       spec: the workload.
       weights: weights by name.
@@ -108,25 +112,39 @@ def _blocks(
       causal: whether a token sees only itself and earlier ones.
       only: the token that is returned, [rows, units]; None: all.
     """
-    dtype = x.dtype
+    dtype, apart = x.dtype, only is not None
     for block in range(spec.sizes["depth"]):
-        y = _layer_norm(spec, weights, f"{block}/norm_1", x)
+        y = _layer_norm(spec, weights, f"{block}/norm_1", x, apart)
         query, value = (weights[f"{block}/attention/{name}_bias"] for name in ("query", "value"))
         bias = tf.cast(tf.concat([query, tf.zeros_like(query), value], 0), dtype)
-        y = tf.matmul(y, tf.cast(weights[f"{block}/attention/kernel"], dtype))
-        y = tf.nn.bias_add(y, bias)
-        y = kernels.attention(y, tokens, spec.sizes["heads"], causal, apart=causal)
+        kernel = tf.cast(weights[f"{block}/attention/kernel"], dtype)
+        if only is not None and block == spec.sizes["depth"] - 1:
+            units, heads = x.shape[1], spec.sizes["heads"]
+            x, query = (tf.reshape(each, [-1, tokens, units])[:, only] for each in (x, y))
+            query = tf.nn.bias_add(tf.matmul(query, kernel[:, :units]), bias[:units])
+            y = tf.nn.bias_add(tf.matmul(y, kernel[:, units:]), bias[units:])
+            y = kernels.attention_of_one(query, y, tokens, heads)
+        else:
+            y = tf.nn.bias_add(tf.matmul(y, kernel), bias)
+            y = kernels.attention(y, tokens, spec.sizes["heads"], causal, apart=causal)
         x += _dense(weights, f"{block}/output", y)
-        y = _layer_norm(spec, weights, f"{block}/norm_2", x)
-        y = kernels.gelu(_dense(weights, f"{block}/expand", y))
+        y = _layer_norm(spec, weights, f"{block}/norm_2", x, apart)
+        name = f"{block}/expand"
+        if apart:
+            y = tf.matmul(y, tf.cast(weights[f"{name}/kernel"], dtype))
+            y = fused(kernels.biased_gelu, y, weights[f"{name}/bias"])
+        else:
+            y = kernels.gelu(_dense(weights, name, y))
         x += _dense(weights, f"{block}/contract", y)
-    if only is not None:
-        x = tf.reshape(x, [-1, tokens, x.shape[1]])[:, only]
     return _layer_norm(spec, weights, "norm", x)
 
 
-def _layer_norm(spec: Spec, weights: Weights, name: str, x: tf.Tensor) -> tf.Tensor:
+def _layer_norm(
+    spec: Spec, weights: Weights, name: str, x: tf.Tensor, apart: bool = False
+) -> tf.Tensor:
     scale, offset = weights[f"{name}/scale"], weights[f"{name}/offset"]
+    if apart:
+        return fused(kernels.layer_norm, x, scale, offset, epsilon=spec.epsilon)
     return kernels.layer_norm(x, scale, offset, spec.epsilon)
 
 

@@ -7,6 +7,7 @@ import math
 import tensorflow as tf
 
 from engine.models.base import ForwardContext, Initializer, Layer, Shape
+from engine.models.fused_passes import fused, fuses
 from engine.models.layers.checks import one_of
 
 
@@ -25,6 +26,16 @@ def gelu(x):
     slope = below + tf.exp(-tf.square(scaled)) * (scaled / math.sqrt(math.pi))
     slope = tf.cast(slope, x.dtype)
     return tf.cast(wide * below, x.dtype), lambda upstream: upstream * slope
+
+
+def biased_gelu(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+    """Returns the GELU of `x + bias`, computed in float32, in the dtype of `x`.
+
+    Args:
+      x: [..., units] of a floating dtype.
+      bias: float32 [units].
+    """
+    return tf.cast(gelu(tf.cast(x, tf.float32) + bias), x.dtype)
 
 
 # Functions of `tf.nn` that keep the shape. All but the softmaxes, which are over the last axis, map
@@ -85,6 +96,8 @@ class Activation(Layer):
 
     def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
         """Applies the activation to `x`, [rows, ...]; returns the same shape."""
+        if self.activation == "gelu" and fuses(x, context):
+            return fused(gelu, x)
         x = ACTIVATIONS[self.activation](x)
         separate = self._is_separate and context.training and not context.compiled
         return tf.ensure_shape(x, x.shape) if separate else x
