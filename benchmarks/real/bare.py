@@ -5,10 +5,11 @@ and the loop has no metrics, no check of the gradient, no masks and no checkpoin
 examples, augmentation and updates are those of the engine. benchmarks/real/stock.py computes the
 same with TensorFlow's usual operations.
 
-    python -m benchmarks.real.bare W6 float32 [jit] [fused]  serves requests, see benchmarks/serve.py
+    python -m benchmarks.real.bare W6 float32 [jit] [fused]
 
-jit: XLA compiles the whole loop. fused: batch norm in float32 is TensorFlow's fused kernel, whose
-sums are less exact: the weights are other ones than the engine's.
+serves requests, see benchmarks/serve.py. jit: XLA compiles the whole loop. fused: batch norm in
+float32 is TensorFlow's fused kernel, whose sums are less exact: the weights are other ones than the
+engine's.
 """
 
 from __future__ import annotations

@@ -199,7 +199,8 @@ def test_contenders(name, tmp_path):
     spec = SPECS[name]
     quick = comparison.contenders(spec, "float32", tmp_path, True)
     every = comparison.contenders(spec, "float32", tmp_path, False)
-    assert [each.name for each in quick] == list(comparison.SHORT.values())
+    names = [each for word, each in comparison.SHORT.items() if word != "fused" or name in "W5 W6"]
+    assert [each.name for each in quick] == names
     for few, many in zip(quick, every, strict=True):
         assert few.variants.items() <= many.variants.items()
         assert all(name in command for command in many.variants.values())
