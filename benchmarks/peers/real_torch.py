@@ -39,13 +39,13 @@ class Residual(nn.Module):
         first = _convolution(spec, inputs, outputs, stride)
         second = _convolution(spec, outputs, outputs)
         self.branch = nn.Sequential(*first, nn.ReLU(), *second)
-        self.stride, self.more = stride, (outputs - inputs) // 2
+        self.stride, self.more = stride, outputs - inputs
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps [rows, inputs, side, side] to [rows, outputs, side / stride, side / stride]."""
         shortcut = x
         if self.stride > 1:
-            shortcut = functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.more, self.more))
+            shortcut = functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 0, self.more))
         return functional.relu(shortcut + self.branch(x))
 
 

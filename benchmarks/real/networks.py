@@ -44,9 +44,9 @@ def resnet(
             stride = 2 if stage and not block else 1
             y = _normed(spec, weights, f"{stage}.{block}.0", x, stride, statistics)
             y = _normed(spec, weights, f"{stage}.{block}.1", tf.nn.relu(y), 1, statistics)
-            if stride > 1:
-                more = x.shape[-1] // 2
-                x = tf.pad(x[:, ::2, ::2], [[0, 0], [0, 0], [0, 0], [more, more]])
+            if stride > 1:  # every second pixel; a slice and its gradient run on one core
+                taken = tf.nn.avg_pool2d(x, 1, 2, "VALID")
+                x = tf.pad(taken, [[0, 0], [0, 0], [0, 0], [0, x.shape[-1]]])
             x = tf.nn.relu(x + y)
     x = tf.cast(tf.reduce_mean(tf.cast(x, tf.float32), [1, 2]), dtype)
     return tf.cast(_dense(weights, "head", x), tf.float32), statistics
