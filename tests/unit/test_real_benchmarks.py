@@ -18,6 +18,7 @@ from benchmarks.real.bare import Bare
 from benchmarks.real.specs import SPECS
 from benchmarks.real.stock import Stock
 from engine.config import flags
+from tests import real_networks
 
 SMALL = {
     "W5": {"batch": 16, "examples": 64, "side": 8, "width": 4},
@@ -36,16 +37,26 @@ def not_asked_to_be_deterministic():
     determinism.enable_op_determinism()
 
 
+SIZED = {  # networks whose built-in ones have no small sizes
+    "resnet": ("small_resnet", ("width", "blocks")),
+    "vit": ("small_vit", ("depth", "heads", "units", "patch")),
+}
+
+
 @pytest.fixture
 def loaded(monkeypatch):
-    """Leaves `--load` out of the options: the file is imported already, by this module."""
-    assert engine_networks.real_plain
+    """Leaves `--load` out of the options: the files are imported already, by this module."""
+    assert engine_networks.real_plain and real_networks.small_vit
     given = specs.options
 
     def options(spec, precision):
-        return [each for each in given(spec, precision) if not each.startswith("--load=")]
+        kept = [each for each in given(spec, precision) if not each.startswith("--load=")]
+        if spec.network not in SIZED:
+            return kept
+        name, sizes = SIZED[spec.network]
+        kept = [each for each in kept if not each.startswith("--model")]
+        return [*kept, f"--model={name}", *(f"--model.{n}={spec.sizes[n]}" for n in sizes)]
 
-    monkeypatch.setattr(specs, "BUILT_IN", False)  # which have no small sizes
     monkeypatch.setattr(specs, "options", options)
 
 
