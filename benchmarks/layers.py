@@ -2,12 +2,13 @@
 
     python -m benchmarks.layers [PIECE ...] [--rounds=N]
 
-A piece is "attention", "norm", "gelu", "embedding" or "loss"; by default, all are measured. The
-time is that of the forward pass and all gradients, in the graph and under XLA, in float32 and
-bfloat16. Blocks of both formulations are taken in turn; the ratio is the median over the rounds of
-stock / engine, so above 1 the engine's is faster. The shapes are those of nanoGPT's CPU network
-("small": 12 rows of 64 tokens of 128 units) and of ViT Ti with patches of 4 on 32x32 images
-("large": 64 rows of 65 tokens of 192 units).
+A piece is "attention", "norm", "gelu", "mlp", "embedding" or "loss"; by default, all are measured.
+The time is that of the forward pass and all gradients, in the graph and under XLA, in float32 and
+bfloat16. In the graph, XLA fuses passes of the engine's layers over large tensors, as in a run
+(engine/models/fused_passes.py). Blocks of both formulations are taken in turn; the ratio is the
+median over the rounds of stock / engine, so above 1 the engine's is faster. The shapes are those of
+nanoGPT's CPU network ("small": 12 rows of 64 tokens of 128 units) and of ViT Ti with patches of 4
+on 32x32 images ("large": 64 rows of 65 tokens of 192 units).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import tensorflow as tf  # noqa: E402
 
 from engine.benchmark.blocks import interleave_blocks, median_ratio  # noqa: E402
 from engine.models.base import ForwardContext, Initializer, Layer  # noqa: E402
-from engine.models.layers import Activation, Attention, Embedding, LayerNorm  # noqa: E402
+from engine.models.layers import Activation, Attention, Dense, Embedding, LayerNorm  # noqa: E402
 from engine.tasks.cross_entropy import cross_entropy  # noqa: E402
 
 _INNER = 10  # forward and backward passes in one call of the graph
@@ -116,6 +117,25 @@ def gelu(size: str, dtype: tf.DType) -> Piece:
     return Piece(f"gelu {size}", engine, tf.nn.gelu, random([rows, tokens, 4 * units], dtype), ())
 
 
+def mlp(size: str, dtype: tf.DType) -> Piece:
+    """Returns the two dense layers of a block beside products, biases and `tf.nn.gelu`."""
+    rows, tokens, units, _ = SIZES[size]
+    layers = Dense(4 * units, "gelu"), Dense(units)
+    hidden = built(layers[0], (tokens, units), dtype)
+    output = built(layers[1], (tokens, 4 * units), dtype)
+
+    def stock(x: tf.Tensor) -> tf.Tensor:
+        x = tf.reshape(x, [-1, units])
+        for layer, function in zip(layers, (tf.nn.gelu, tf.identity), strict=True):
+            x = tf.matmul(x, tf.cast(layer.kernel, dtype))
+            x = function(tf.nn.bias_add(x, tf.cast(layer.bias, dtype)))
+        return tf.reshape(x, [rows, tokens, units])
+
+    variables = [each for layer in layers for each in layer.trainable_variables]
+    x = random([rows, tokens, units], dtype)
+    return Piece(f"mlp {size}", lambda x: output(hidden(x)), stock, x, variables)
+
+
 def embedding(size: str, dtype: tf.DType) -> Piece:
     """Returns an embedding beside a product with one-hot vectors; 65 and 50,257 ids."""
     rows, tokens, units, _ = SIZES[size]
@@ -156,6 +176,7 @@ PIECES = {
     "attention": attention,
     "norm": norm,
     "gelu": gelu,
+    "mlp": mlp,
     "embedding": embedding,
     "loss": loss,
 }

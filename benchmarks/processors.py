@@ -16,21 +16,18 @@ and where they are missing the process is aborted: then the table has a dash.
 from __future__ import annotations
 
 import argparse
-import json
+import contextlib
 import os
-import subprocess
 import sys
 import time
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from engine.assembly.processor_choices import ONEDNN, PRECISION, ComputeDevices, chosen
 from engine.models.registry import kind
 from engine.runtime.processor import Processor, this_processor
+from engine.tune.measured_process import MeasuredProcess
 
-ROOT = Path(__file__).parents[1]
 _LOADED = "--load=benchmarks/networks.py"
 _IMAGES_32 = ("--dataset=cifar10", "--optimizer=momentum", "--global_batch_size=128")
 NETWORKS = {
@@ -49,54 +46,6 @@ NETWORKS = {
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
-class Trained:
-    """A process that trains with a combination, for as long as it is asked to.
-
-    Args:
-      options: command-line options of the training.
-      onednn: whether oneDNN is on.
-      held: environment variables that hold the process to an instruction set.
-
-    Attributes:
-      rates: steps/s of each block; empty if the process cannot train.
-    """
-
-    def __init__(self, options: list[str], onednn: bool, held: dict[str, str]) -> None:
-        self.rates: list[float] = []
-        environment = {**os.environ, **held, "TF_ENABLE_ONEDNN_OPTS": str(int(onednn))}
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "engine.tune.contestant", *options],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            cwd=ROOT,
-            env=environment,
-        )
-        self.trains = "error" not in self._answer()
-
-    def take(self, seconds: float) -> None:
-        """Trains for about so many seconds, and notes the rate."""
-        try:
-            print(seconds, file=self._process.stdin, flush=True)
-            answer = self._answer()
-        except BrokenPipeError:
-            answer = {"error": "the process ended"}
-        self.trains = "error" not in answer
-        if self.trains:
-            self.rates.append(answer["steps"] / answer["seconds"])
-
-    def close(self) -> None:
-        """Kills the process."""
-        self._process.kill()
-        self._process.communicate()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        return json.loads(line) if line else {"error": "the process ended"}
-
-
 def measured(
     options: list[str], precisions: list[str], args: argparse.Namespace
 ) -> dict[tuple[str, bool], list[float]]:
@@ -108,21 +57,24 @@ def measured(
       args: options of the command line.
     """
     held = _held(args.hold)
-    started = {
-        (precision, onednn): Trained([*options, f"--precision={precision}"], onednn, held)
-        for precision in precisions
-        for onednn in (True, False)
-    }
-    for number in range(args.rounds):
+    with contextlib.ExitStack() as stack:
+        started = {}
+        for precision in precisions:
+            for onednn in (True, False):
+                process = MeasuredProcess(
+                    [*options, f"--precision={precision}"],
+                    {**held, "TF_ENABLE_ONEDNN_OPTS": str(int(onednn))},
+                )
+                started[precision, onednn] = stack.enter_context(contextlib.closing(process))
+                process.ready()
         processes = list(started.values())
-        offset = number % len(processes)
-        for process in processes[offset:] + processes[:offset]:
-            if process.trains:
-                time.sleep(0.3)  # idle threads of the process before stop spinning
-                process.take(args.seconds)
-    for process in started.values():
-        process.close()
-    return {key: process.rates if process.trains else [] for key, process in started.items()}
+        for number in range(args.rounds):
+            offset = number % len(processes)
+            for process in processes[offset:] + processes[:offset]:
+                if not process.error:
+                    time.sleep(0.3)  # idle threads of the process before stop spinning
+                    process.measure(args.seconds)
+    return {key: [] if process.error else process.rates for key, process in started.items()}
 
 
 def _held(isa: str) -> dict[str, str]:

@@ -3,32 +3,15 @@
     python examples/text_encoder.py --dataset=modules --model=encoder --epochs=3 \
         --learning_rate=0.002 --schedule=one_cycle
 
-1 min on two CPU cores; the test accuracy is 63%.
+The data set is that of text_classification.py, beside this file. 1 min on two CPU cores; the test
+accuracy is 58%.
 """
 
-import argparse
-import doctest
-import inspect
-import tarfile
-import typing
-
-import numpy as np
+import text_classification  # noqa: F401 - for its data set; its tl.main() does nothing here
 
 import tapeline as tl
 
-MODULES = (argparse, doctest, tarfile, typing)
 layers = tl.models
-
-
-@tl.source
-def modules(*, length: int = 64):
-    pieces, labels = [], []
-    for label, module in enumerate(MODULES):
-        text = np.frombuffer(inspect.getsource(module).encode("ascii", "replace"), np.uint8)
-        pieces += np.split(text[: len(text) // length * length], len(text) // length)
-        labels += [label] * (len(text) // length)
-    names, inputs = [module.__name__ for module in MODULES], np.stack(pieces)
-    return tl.arrays(inputs=inputs, targets=np.array(labels), test=0.2, class_names=names)
 
 
 @tl.model

@@ -17,31 +17,10 @@ from torch.nn import functional
 
 from benchmarks.gpu import timing
 from benchmarks.gpu.workloads import GpuWorkload
+from benchmarks.torch_blocks import TransformerBlock
 from benchmarks.workloads import RATE
 
 _STDDEV = 0.02  # of initial weights
-
-
-class Block(nn.Module):
-    """A block of a transformer: causal attention, then two dense layers, each with a layer norm."""
-
-    def __init__(self, units: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm_1, self.norm_2 = nn.LayerNorm(units), nn.LayerNorm(units)
-        self.attention, self.projection = nn.Linear(units, 3 * units), nn.Linear(units, units)
-        self.expand, self.contract = nn.Linear(units, 4 * units), nn.Linear(4 * units, units)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Maps [rows, tokens, units] to the same shape."""
-        rows, tokens, units = x.shape
-        together = self.attention(self.norm_1(x))
-        split = together.view(rows, tokens, 3, self.heads, units // self.heads)
-        query, key, value = split.permute(2, 0, 3, 1, 4)
-        mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
-        x = x + self.projection(mixed.transpose(1, 2).reshape(rows, tokens, units))
-        expanded = functional.gelu(self.expand(self.norm_2(x)), approximate="tanh")
-        return x + self.contract(expanded)
 
 
 class GPT2(nn.Module):
@@ -50,7 +29,9 @@ class GPT2(nn.Module):
     def __init__(self, context: int, vocabulary: int, depth: int, units: int, heads: int) -> None:
         super().__init__()
         self.tokens, self.positions = nn.Embedding(vocabulary, units), nn.Embedding(context, units)
-        self.blocks = nn.Sequential(*(Block(units, heads) for _ in range(depth)))
+        settings = {"causal": True, "gelu": "tanh"}
+        blocks = (TransformerBlock(units, heads, **settings) for _ in range(depth))
+        self.blocks = nn.Sequential(*blocks)
         self.norm = nn.LayerNorm(units)
         for name, weight in self.named_parameters():
             if weight.dim() == 2:

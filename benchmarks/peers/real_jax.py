@@ -59,8 +59,7 @@ def _convolutional(spec: Spec, w: Weights, x: jax.Array) -> jax.Array:
             y = jax.nn.relu(_normed(spec, w, f"{stage}.{block}.0", x, stride))
             y = _normed(spec, w, f"{stage}.{block}.1", y, 1)
             if stride == 2:
-                more = x.shape[3] // 2
-                x = jnp.pad(x[:, ::2, ::2], ((0, 0), (0, 0), (0, 0), (more, more)))
+                x = jnp.pad(x[:, ::2, ::2], ((0, 0), (0, 0), (0, 0), (0, x.shape[3])))
             x = jax.nn.relu(x + y)
     return _dense(w, "head", x.astype(jnp.float32).mean((1, 2)).astype(x.dtype))
 

@@ -99,8 +99,8 @@ def _resnet(spec: Spec, x: Any) -> Any:
             filters = spec.sizes["width"] << stage
             y = _normed(spec, layers.ReLU()(_normed(spec, x, filters, stride)), filters)
             if stride == 2:
-                more = filters // 4
-                x = keras.ops.pad(x[:, ::2, ::2], ((0, 0), (0, 0), (0, 0), (more, more)))
+                more = filters // 2
+                x = keras.ops.pad(x[:, ::2, ::2], ((0, 0), (0, 0), (0, 0), (0, more)))
             x = layers.ReLU()(layers.Add()([x, y]))
     return layers.GlobalAveragePooling2D()(x)
 

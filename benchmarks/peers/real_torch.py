@@ -21,6 +21,7 @@ from benchmarks.real import arrays
 from benchmarks.real.serving import checked, final_of
 from benchmarks.real.specs import SPECS, Spec
 from benchmarks.serve import serve
+from benchmarks.torch_blocks import TransformerBlock
 
 PADDING = 4
 
@@ -38,36 +39,19 @@ class Residual(nn.Module):
         first = _convolution(spec, inputs, outputs, stride)
         second = _convolution(spec, outputs, outputs)
         self.branch = nn.Sequential(*first, nn.ReLU(), *second)
-        self.stride, self.more = stride, (outputs - inputs) // 2
+        self.stride, self.more = stride, outputs - inputs
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps [rows, inputs, side, side] to [rows, outputs, side / stride, side / stride]."""
         shortcut = x
         if self.stride > 1:
-            shortcut = functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.more, self.more))
+            shortcut = functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 0, self.more))
         return functional.relu(shortcut + self.branch(x))
 
 
-class Block(nn.Module):
-    """A block of a transformer: attention, then two dense layers, each with a layer norm."""
-
-    def __init__(self, spec: Spec, causal: bool) -> None:
-        super().__init__()
-        units, self.heads, self.causal = spec.sizes["units"], spec.sizes["heads"], causal
-        self.norm_1 = nn.LayerNorm(units, eps=spec.epsilon)
-        self.attention, self.output = nn.Linear(units, 3 * units), nn.Linear(units, units)
-        self.norm_2 = nn.LayerNorm(units, eps=spec.epsilon)
-        self.expand, self.contract = nn.Linear(units, 4 * units), nn.Linear(4 * units, units)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Maps [rows, tokens, units] to the same shape."""
-        rows, tokens, units = x.shape
-        together = self.attention(self.norm_1(x))
-        split = together.view(rows, tokens, 3, self.heads, units // self.heads)
-        query, key, value = split.permute(2, 0, 3, 1, 4)
-        mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
-        x = x + self.output(mixed.transpose(1, 2).reshape(rows, tokens, units))
-        return x + self.contract(functional.gelu(self.expand(self.norm_2(x))))
+def _block(spec: Spec, causal: bool) -> TransformerBlock:
+    sizes = spec.sizes["units"], spec.sizes["heads"]
+    return TransformerBlock(*sizes, causal=causal, epsilon=spec.epsilon)
 
 
 class Transformer(nn.Module):
@@ -78,7 +62,7 @@ class Transformer(nn.Module):
         units, sizes = spec.sizes["units"], spec.sizes
         self.tokens = nn.Embedding(sizes["vocabulary"], units)
         self.positions = nn.Parameter(torch.zeros(sizes["context"], units))
-        self.blocks = nn.Sequential(*(Block(spec, True) for _ in range(sizes["depth"])))
+        self.blocks = nn.Sequential(*(_block(spec, True) for _ in range(sizes["depth"])))
         self.norm = nn.LayerNorm(units, eps=spec.epsilon)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
@@ -97,7 +81,7 @@ class ViT(nn.Module):
         self.patches = nn.Conv2d(spec.image[2], units, sizes["patch"], sizes["patch"])
         self.token = nn.Parameter(torch.zeros(units))
         self.positions = nn.Parameter(torch.zeros(many + 1, units))
-        self.blocks = nn.Sequential(*(Block(spec, False) for _ in range(sizes["depth"])))
+        self.blocks = nn.Sequential(*(_block(spec, False) for _ in range(sizes["depth"])))
         self.norm = nn.LayerNorm(units, eps=spec.epsilon)
         self.head = nn.Linear(units, sizes["classes"])
 

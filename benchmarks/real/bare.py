@@ -5,9 +5,11 @@ and the loop has no metrics, no check of the gradient, no masks and no checkpoin
 examples, augmentation and updates are those of the engine. benchmarks/real/stock.py computes the
 same with TensorFlow's usual operations.
 
-    python -m benchmarks.real.bare W6 float32 [jit]      serves requests, see benchmarks/serve.py
+    python -m benchmarks.real.bare W6 float32 [jit] [fused]
 
-jit: XLA compiles the whole loop.
+serves requests, see benchmarks/serve.py. jit: XLA compiles the whole loop. fused: batch norm in
+float32 is TensorFlow's fused kernel, whose sums are less exact: the weights are other ones than the
+engine's.
 """
 
 from __future__ import annotations
@@ -181,7 +183,8 @@ def decays(weight: tf.Variable) -> bool:
 
 def main() -> None:
     """Serves requests for training steps through benchmarks/serve.py."""
-    bare = Bare(SPECS[sys.argv[1]], sys.argv[2], jit="jit" in sys.argv[3:])
+    spec = SPECS[sys.argv[1]]._replace(fused="fused" in sys.argv[3:])
+    bare = Bare(spec, sys.argv[2], jit="jit" in sys.argv[3:])
     bare.take(1)
     serve(bare.take, {"tensorflow": tf.__version__}, lambda: final_of(bare.loss))
 

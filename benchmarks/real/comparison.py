@@ -28,6 +28,7 @@ RAW, ENGINE = "real.json", "Tapeline"
 SHORT = {  # the names that --only takes
     "engine": ENGINE,
     "bare": "bare loop",
+    "fused": "bare loop, fused batch norm",
     "keras_default": "Keras fit, default",
     "keras": "Keras fit, tuned",
     "torch": "PyTorch",
@@ -81,9 +82,11 @@ def contenders(spec: Spec, precision: str, place: Path, quick: bool) -> list[Con
     if not (quick or convolutional):  # as tune tries it
         engine["--jit=loop"] = [*engine["default"], "--jit=loop"]
     default = peer("keras", {"steps_per_execution": 1, "jit": "auto", "input": "dataset"})
+    fused = [Contender(SHORT["fused"], {"graph": [*bare, "fused"]})]
     return [
         Contender(ENGINE, engine),
         Contender("bare loop", by_hand),
+        *(fused if convolutional and precision == "float32" else []),
         Contender("Keras fit, default", {"": default}),
         Contender("Keras fit, tuned", keras),
         Contender("PyTorch", torch),
@@ -310,7 +313,7 @@ def instructions() -> str:
 
 def readme_rows(results: dict[str, Any]) -> list[str]:
     """Returns the lines of the README's table: how many times as fast Tapeline is."""
-    others = [name for name in SHORT.values() if name != ENGINE]
+    others = [name for name in SHORT.values() if name not in (ENGINE, SHORT["fused"])]
     titles = "a loop written by hand", "Keras `fit` as it is", "tuned", "PyTorch", "JAX"
     lines = [
         f"| network | steps/s | {' | '.join(titles)} |",

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from benchmarks.real import kernels
 from benchmarks.real.specs import Spec
+from engine.models.fused_passes import fused
 
 Weights = Mapping[str, tf.Tensor]
 Statistics = dict[str, tuple[tf.Tensor, tf.Tensor]]
@@ -23,7 +24,7 @@ def plain(
     spec: Spec, weights: Weights, images: tf.Tensor, dtype: tf.DType
 ) -> tuple[tf.Tensor, Statistics]:
     """Applies W5's network; the ReLU is behind the pool, of which it changes no value."""
-    x, statistics = tf.cast(images, dtype) / 255, Statistics()
+    x, statistics = tf.cast(tf.cast(images, tf.float32) / 255, dtype), Statistics()
     for place in range(6):
         x = _normed(spec, weights, f"{place}", x, 1, statistics)
         if place % 2:
@@ -37,16 +38,16 @@ def resnet(
     spec: Spec, weights: Weights, images: tf.Tensor, dtype: tf.DType
 ) -> tuple[tf.Tensor, Statistics]:
     """Applies the residual network of He et al. 2016, section 4.2, with shortcuts of option A."""
-    x, statistics = tf.cast(images, dtype) / 255, Statistics()
+    x, statistics = tf.cast(tf.cast(images, tf.float32) / 255, dtype), Statistics()
     x = tf.nn.relu(_normed(spec, weights, "stem", x, 1, statistics))
     for stage in range(3):
         for block in range(spec.sizes["blocks"]):
             stride = 2 if stage and not block else 1
             y = _normed(spec, weights, f"{stage}.{block}.0", x, stride, statistics)
             y = _normed(spec, weights, f"{stage}.{block}.1", tf.nn.relu(y), 1, statistics)
-            if stride > 1:
-                more = x.shape[-1] // 2
-                x = tf.pad(x[:, ::2, ::2], [[0, 0], [0, 0], [0, 0], [more, more]])
+            if stride > 1:  # every second pixel; a slice and its gradient run on one core
+                taken = tf.nn.avg_pool2d(x, 1, 2, "VALID")
+                x = tf.pad(taken, [[0, 0], [0, 0], [0, 0], [0, x.shape[-1]]])
             x = tf.nn.relu(x + y)
     x = tf.cast(tf.reduce_mean(tf.cast(x, tf.float32), [1, 2]), dtype)
     return tf.cast(_dense(weights, "head", x), tf.float32), statistics
@@ -87,14 +88,6 @@ def vit(
     return tf.cast(_dense(weights, "head", x), tf.float32), {}
 
 
-def padding_of(stride: int) -> str | list[list[int]]:
-    """Returns the padding of a 3x3 convolution by a row and a column on each side.
-
-    With a stride of 2, "SAME" would pad an image of even sides at the end only.
-    """
-    return "SAME" if stride == 1 else [[0, 0], [1, 1], [1, 1], [0, 0]]
-
-
 NETWORKS: dict[str, Network] = {
     "plain": plain,
     "resnet": resnet,
@@ -108,6 +101,9 @@ def _blocks(
 ) -> tf.Tensor:
     """Applies the blocks and the last norm to [rows * tokens, units].
 
+    With `only`, the last block computes keys and values of all tokens, and the rest of one; and XLA
+    fuses the passes of norms and GELUs, which the executor else computes one by one.
+
     Args:
       spec: the workload.
       weights: weights by name.
@@ -116,25 +112,39 @@ def _blocks(
       causal: whether a token sees only itself and earlier ones.
       only: the token that is returned, [rows, units]; None: all.
     """
-    dtype = x.dtype
+    dtype, apart = x.dtype, only is not None
     for block in range(spec.sizes["depth"]):
-        y = _layer_norm(spec, weights, f"{block}/norm_1", x)
+        y = _layer_norm(spec, weights, f"{block}/norm_1", x, apart)
         query, value = (weights[f"{block}/attention/{name}_bias"] for name in ("query", "value"))
         bias = tf.cast(tf.concat([query, tf.zeros_like(query), value], 0), dtype)
-        y = tf.matmul(y, tf.cast(weights[f"{block}/attention/kernel"], dtype))
-        y = tf.nn.bias_add(y, bias)
-        y = kernels.attention(y, tokens, spec.sizes["heads"], causal, apart=causal)
+        kernel = tf.cast(weights[f"{block}/attention/kernel"], dtype)
+        if only is not None and block == spec.sizes["depth"] - 1:
+            units, heads = x.shape[1], spec.sizes["heads"]
+            x, query = (tf.reshape(each, [-1, tokens, units])[:, only] for each in (x, y))
+            query = tf.nn.bias_add(tf.matmul(query, kernel[:, :units]), bias[:units])
+            y = tf.nn.bias_add(tf.matmul(y, kernel[:, units:]), bias[units:])
+            y = kernels.attention_of_one(query, y, tokens, heads)
+        else:
+            y = tf.nn.bias_add(tf.matmul(y, kernel), bias)
+            y = kernels.attention(y, tokens, spec.sizes["heads"], causal, apart=causal)
         x += _dense(weights, f"{block}/output", y)
-        y = _layer_norm(spec, weights, f"{block}/norm_2", x)
-        y = kernels.gelu(_dense(weights, f"{block}/expand", y))
+        y = _layer_norm(spec, weights, f"{block}/norm_2", x, apart)
+        name = f"{block}/expand"
+        if apart:
+            y = tf.matmul(y, tf.cast(weights[f"{name}/kernel"], dtype))
+            y = fused(kernels.biased_gelu, y, weights[f"{name}/bias"])
+        else:
+            y = kernels.gelu(_dense(weights, name, y))
         x += _dense(weights, f"{block}/contract", y)
-    if only is not None:
-        x = tf.reshape(x, [-1, tokens, x.shape[1]])[:, only]
     return _layer_norm(spec, weights, "norm", x)
 
 
-def _layer_norm(spec: Spec, weights: Weights, name: str, x: tf.Tensor) -> tf.Tensor:
+def _layer_norm(
+    spec: Spec, weights: Weights, name: str, x: tf.Tensor, apart: bool = False
+) -> tf.Tensor:
     scale, offset = weights[f"{name}/scale"], weights[f"{name}/offset"]
+    if apart:
+        return fused(kernels.layer_norm, x, scale, offset, epsilon=spec.epsilon)
     return kernels.layer_norm(x, scale, offset, spec.epsilon)
 
 
@@ -147,7 +157,16 @@ def _normed(
     spec: Spec, weights: Weights, name: str, x: tf.Tensor, stride: int, statistics: Statistics
 ) -> tf.Tensor:
     kernel = tf.cast(weights[f"{name}/kernel"], x.dtype)
-    x = tf.nn.conv2d(x, kernel, stride, padding_of(stride))
+    if stride == 1:
+        x = tf.nn.conv2d(x, kernel, 1, "SAME")
+    else:
+        # By a row and a column on each side, of which an even side does not read the last. "SAME"
+        # would pad at the end; other paddings have no fast kernel for the gradients, and in
+        # bfloat16 none at all.
+        border = [1, x.shape[1] % 2]
+        x = tf.pad(x, [[0, 0], border, border, [0, 0]])
+        x = tf.nn.conv2d(x, kernel, stride, "VALID")
     scale, offset = weights[f"{name}/scale"], weights[f"{name}/offset"]
-    x, *statistics[name] = kernels.batch_norm(x, scale, offset, spec.epsilon)
+    batch_norm = kernels.fused_batch_norm if spec.fused else kernels.batch_norm
+    x, *statistics[name] = batch_norm(x, scale, offset, spec.epsilon)
     return x

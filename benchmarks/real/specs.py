@@ -7,15 +7,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-# Whether Tapeline has the networks `resnet`, `transformer` and `vit`, and the augmentation `crop`;
-# else those of benchmarks/real/engine_networks.py are used.
-BUILT_IN = True
-_BUILT_IN = {
-    "resnet": ["--model=resnet", "--model.depth=20"],
-    "transformer": ["--model=transformer"],
-    "vit": ["--model=vit", "--model.size=Ti", "--model.patch=4"],
-}
-_TAKEN = ("width", "blocks", "depth", "heads", "units", "patch")  # arguments of the other networks
 PRECISIONS = ("float32", "bfloat16")
 SEED = 0
 
@@ -39,6 +30,7 @@ class Spec(NamedTuple):
       settings: the optimizer's "rate", "momentum", "beta_2", "epsilon", "decay" (decoupled, not of
         biases and norms) and "clip" (the maximum global norm of the gradient).
       augment: whether images are padded by 4, cropped at random and flipped at random.
+      fused: whether the loop by hand takes TensorFlow's fused batch norm in float32, too.
     """
 
     name: str
@@ -51,6 +43,7 @@ class Spec(NamedTuple):
     optimizer: str
     settings: dict[str, float]
     augment: bool = False
+    fused: bool = False
 
     @property
     def momentum(self) -> float:
@@ -143,18 +136,26 @@ def options(spec: Spec, precision: str) -> list[str]:
         "decay": "weight_decay",
         "clip": "clip_norm",
     }
-    made = ["--load=benchmarks/real/engine_networks.py"]
-    if BUILT_IN and spec.network in _BUILT_IN:
-        made += _BUILT_IN[spec.network]
-    else:
-        made.append(f"--model=real_{spec.network}")
-        made += [f"--model.{name}={size}" for name, size in spec.sizes.items() if name in _TAKEN]
+    made = ["--load=benchmarks/real/engine_networks.py", *_network(spec)]
     made += [f"--optimizer={spec.optimizer}", f"--global_batch_size={spec.batch}"]
     made += [f"--{named[name]}={value:g}" for name, value in spec.settings.items()]
     if precision == "bfloat16":
         made.append("--precision=mixed_bfloat16")
     if spec.augment:
-        made.append(f"--augment={'crop:4:zeros' if BUILT_IN else 'padded_crop'},flip")
+        made.append("--augment=crop:4:zeros,flip")
     if spec.network == "transformer":
         made.append("--task=next_character")
     return made
+
+
+def _network(spec: Spec) -> list[str]:
+    """Returns the options of the network of a workload."""
+    sizes = spec.sizes
+    if spec.network == "plain":
+        return ["--model=real_plain", f"--model.width={sizes['width']}"]
+    if spec.network == "resnet":
+        return ["--model=resnet", f"--model.depth={6 * sizes['blocks'] + 2}"]
+    if spec.network == "vit":
+        return ["--model=vit", "--model.size=Ti", f"--model.patch={sizes['patch']}"]
+    named = {"layers": sizes["depth"], "heads": sizes["heads"], "width": sizes["units"]}
+    return ["--model=transformer", *(f"--model.{name}={size}" for name, size in named.items())]

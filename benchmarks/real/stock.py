@@ -73,8 +73,8 @@ class Stock:
                     y = tf.nn.relu(self._normed(f"{stage}.{block}.0", x, stride))
                     y = self._normed(f"{stage}.{block}.1", y, 1)
                     if stride == 2:
-                        zeros = tf.zeros_like(x[:, ::2, ::2, : x.shape[3] // 2])
-                        x = tf.concat([zeros, x[:, ::2, ::2], zeros], -1)
+                        taken = x[:, ::2, ::2]
+                        x = tf.concat([taken, tf.zeros_like(taken)], -1)
                     x = tf.nn.relu(x + y)
             return tf.reduce_mean(x, [1, 2]) @ w["head/kernel"] + w["head/bias"]
         if spec.network == "transformer":

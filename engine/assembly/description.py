@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 import pipelines
+from engine.assembly.compiled_step import KEY
 
 _REFERENCE = 256  # maximum number of training images that define the background and ink layout
 
@@ -15,12 +16,14 @@ class RunDescription:
     """Callable that returns the description of a run's data set, which is saved in checkpoints.
 
     The description is a dict: "source" holds the specs, classes and preprocessing of the data set,
-    "image_format" the result of `image_format`. The first call computes the description, and later
-    calls return the same dict.
+    "image_format" the result of `image_format`, and "jit_obstacle" `Parts.jit_obstacle`. The first
+    call computes the description, and later calls return the same dict.
     """
 
-    def __init__(self, source: pipelines.Source, cache_dir: str) -> None:
-        self._source, self._cache_dir = source, cache_dir
+    def __init__(
+        self, source: pipelines.Source, cache_dir: str, jit_obstacle: str | None = None
+    ) -> None:
+        self._source, self._cache_dir, self._obstacle = source, cache_dir, jit_obstacle
         self._made: dict[str, Any] | None = None
 
     def __call__(self) -> dict[str, Any]:
@@ -29,6 +32,7 @@ class RunDescription:
             self._made = {
                 "source": pipelines.source_to_json(self._source),
                 "image_format": image_format(self._source, self._cache_dir),
+                KEY: self._obstacle,
             }
         return self._made
 

@@ -176,12 +176,33 @@ def training_memory(
 
     Otherwise as `step_memory`.
     """
+    memory = step_memory(gradients_of(step), source, rows, next_example=next_example)
+    return memory and memory._replace(fixed=memory.fixed + replaced)
+
+
+def batch_spec(source: pipelines.Source, rows: int, more: int = 0) -> pipelines.Batch:
+    """Returns the `TensorSpec`s of a local micro-batch of decoded examples.
+
+    Args:
+      source: data set.
+      rows: rows of the micro-batch.
+      more: number of further rows of inputs and targets.
+    """
+    inputs, targets = tf.nest.map_structure(
+        lambda leaf: tf.TensorSpec([rows + more, *leaf.shape], leaf.dtype), source.decoded
+    )
+    integer, real = tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.float32)
+    mask = tf.TensorSpec([rows], tf.float32)
+    return pipelines.Batch(inputs, targets, mask, integer, real, integer, integer)
+
+
+def gradients_of(step: Step) -> Callable[[pipelines.Batch], Any]:
+    """Returns a function of a micro-batch alone, for a trace of `Step.compute_gradients`."""
 
     def compute(batch: pipelines.Batch) -> Any:
         return step.compute_gradients(batch, StepContext(batch.epoch, batch.epoch, batch.valid))
 
-    memory = step_memory(compute, source, rows, next_example=next_example)
-    return memory and memory._replace(fixed=memory.fixed + replaced)
+    return compute
 
 
 @contextlib.contextmanager
@@ -209,10 +230,5 @@ def _peak(
     more: int,
 ) -> float:
     """Returns the expected peak memory of `compute` on each replica; arguments as `step_memory`."""
-    inputs, targets = tf.nest.map_structure(
-        lambda leaf: tf.TensorSpec([rows + more, *leaf.shape], leaf.dtype), source.decoded
-    )
-    integer, real = tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.float32)
-    mask = tf.TensorSpec([rows], tf.float32)
-    batch = pipelines.Batch(inputs, targets, mask, integer, real, integer, integer)
+    batch = batch_spec(source, rows, more)
     return peak_bytes(tf.function(compute, autograph=False).get_concrete_function(batch).graph)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import tensorflow as tf
 
 import pipelines
 from engine.assembly import data, device_memory, factories, precision, threads
+from engine.assembly.compiled_step import StepExamination
 from engine.config.option import names_in
 from engine.config.schema import Config
 from engine.core import xla
@@ -41,6 +42,8 @@ class Parts:
     feed_kind: str  # "resident" (in-memory feed) or "stream" (streaming feed)
     data_bytes: int  # size of the decoded splits, bytes
     jit: str  # what XLA compiles: "off", "step" or "loop"
+    jit_reason: str  # why `--jit=auto` has chosen that; "" if the option decides
+    jit_obstacle: str | None  # StepExamination.result
     task: Task
     schedule: WarmupSchedule
     state: TrainState
@@ -199,38 +202,47 @@ def assemble(
     )
     startup.ended("network")
 
-    jit = xla.choose(
-        config.loop.jit,
-        devices,
-        model,
-        (task, optimizer, *task.metrics.values()),
-        shards=shards,
-        augments=augmentation is not None,
-    )
-    early_exit = not devices.are_gpus
-    compiled = jit != "off" and xla.compiles_gradients(model, devices.replicas, shards)
-    compiled_for = ("GPU" if devices.are_gpus else "CPU") if compiled else ""
-    recomputed = recompute(model, names_in(config.model.recompute), compiled_for)
     synchronise, reduce = reductions(shards)
-    dtype = compute_dtype(config.precision.precision)
-    augment = None
-    if augmentation:
-        augment = augmenter(augmentation, source.classes, seed, compiled, source.preprocess)
+    layout = pipelines.BatchLayout(devices.replicas, config.training.accumulate, shards)
+    rows = device_memory.division(config, layout, len(source.train)).rows()
     step = Step(
         model=model,
         task=task,
         optimizer=optimizer,
         schedule=schedule,
         seed=seed,
-        dtype=dtype,
+        dtype=compute_dtype(config.precision.precision),
         scaled=state.loss_scale.dynamic,
         clip=Clip(config.optimizer.clip_norm, config.optimizer.clip_value),
         average=ema_model,
         ema=config.optimizer.ema,
-        augment=augment,
         preprocess=source.preprocess,
-        synchronise=xla.synchronise(synchronise, devices.replicas, compiled),
+        synchronise=synchronise,
         reduce=reduce,
+        compiled=True,
+        compiled_gradients=True,
+    )
+    examination = StepExamination(config, source, step, rows)
+    jit, jit_reason = xla.choose(
+        config.loop.jit,
+        devices,
+        model,
+        (task, optimizer, *task.metrics.values()),
+        shards=shards,
+        augments=augmentation is not None,
+        obstacle=examination,
+    )
+    early_exit = not devices.are_gpus
+    compiled = jit != "off" and xla.compiles_gradients(model, devices.replicas, shards)
+    compiled_for = ("GPU" if devices.are_gpus else "CPU") if compiled else ""
+    recomputed = recompute(model, names_in(config.model.recompute), compiled_for)
+    augment = None
+    if augmentation:
+        augment = augmenter(augmentation, source.classes, seed, compiled, source.preprocess)
+    step = replace(
+        step,
+        augment=augment,
+        synchronise=xla.synchronise(synchronise, devices.replicas, compiled),
         compiled=jit != "off",
         compiled_gradients=compiled,
     )
@@ -238,8 +250,6 @@ def assemble(
 
     def fits(size: int) -> bool:
         """Returns whether each device has room for data of `size` bytes beside a step."""
-        layout = pipelines.BatchLayout(devices.replicas, config.training.accumulate, shards)
-        rows = device_memory.division(config, layout, len(source.train)).rows()
         free = gpus.free_memory(options.gpu_memory_mb) if devices.are_gpus else None
         replaced = device_memory.replaced_bytes(state, early_exit=early_exit, jit=jit)
         return device_memory.data_fits(
@@ -258,7 +268,7 @@ def assemble(
     startup.ended("data")
     evaluated = state.scored_model(config.evaluation.evaluate_ema)
     evaluate = evaluation_step(
-        model=evaluated, task=task, dtype=dtype, preprocess=source.preprocess
+        model=evaluated, task=task, dtype=step.dtype, preprocess=source.preprocess
     )
     return Parts(
         config=config,
@@ -268,6 +278,8 @@ def assemble(
         feed_kind=feed_kind,
         data_bytes=data_bytes,
         jit=jit,
+        jit_reason=jit_reason,
+        jit_obstacle=examination.result,
         task=task,
         schedule=schedule,
         state=state,

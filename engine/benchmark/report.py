@@ -50,6 +50,7 @@ def figures(measurement: Measurement) -> dict[str, Any]:
         "data": parts.config.benchmark.benchmark_data,
         "feed": parts.feed_kind,
         "jit": parts.jit,
+        "jit_reason": parts.jit_reason or None,
     }
     for name, extra in measurement.extras.items():
         stalls = spread([1e3 * seconds for seconds in extra.stalls], 50, 99, 100)

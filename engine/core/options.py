@@ -29,10 +29,10 @@ class LoopOptions(OptionGroup):
     )
     jit: str = option(
         "auto",
-        "what XLA compiles. off: nothing; step: each step; loop: the whole loop, on one device "
-        "without shards, which is faster for networks without convolutions on a CPU; auto: on one "
-        "CPU the loop of such networks of Tapeline's own layers, on one GPU each step of networks "
-        "of Tapeline's and Keras's layers, else nothing",
+        "what XLA compiles. off: at most passes of some layers; step: each step; loop: the whole "
+        "loop, on one device without shards, which is faster for networks without convolutions on "
+        "a CPU; auto: on one CPU the loop of such networks, if XLA compiles all their operations, "
+        "on one GPU each step of networks of Tapeline's and Keras's layers, else off",
         choices=("auto", "off", "step", "loop"),
         trajectory=True,
     )

@@ -22,7 +22,7 @@ from engine.models.base import ForwardContext
 from engine.models.stateless_random import StatelessRNG
 from engine.optim import ema
 from engine.optim.base import Optimizer
-from engine.optim.clipping import Clip
+from engine.optim.clipping import Clip, multiplied
 from engine.optim.schedules import WarmupSchedule
 from engine.runtime.user_code import place, user_code_location
 from engine.tasks.task import Task, TaskOutput
@@ -195,7 +195,7 @@ class Step:
         if self._weighted_loss:  # L1: the mean weight of the whole global batch
             mean_weight = metrics.mean_weight(sums)
             gradients = [gradient / mean_weight for gradient in gradients]
-        gradients, norm = self._clip(gradients)
+        gradients, factor, norm = self._clip.factored(gradients)
         # A single infinity or nan makes the sum of all values infinite or nan. All replicas hold
         # the same values, so `finite` is the same on all of them.
         checked = [norm, *map(tf.reduce_sum, statistics), tf.cast(tf.reduce_sum(sums), tf.float32)]
@@ -203,7 +203,9 @@ class Step:
 
         def update() -> None:
             learning_rate = self.schedule(context.step, context.factor)
-            self.optimizer.apply(gradients, self._weights, learning_rate, context.updates)
+            # Multiplied here, XLA fuses the product and the update: one pass less over gradients.
+            clipped = multiplied(gradients, factor)
+            self.optimizer.apply(clipped, self._weights, learning_rate, context.updates)
             self._write_statistics(statistics)
             if self.average is not None:
                 ema.update_ema(self.average, self.model, self.ema, context.updates)

@@ -9,7 +9,7 @@ after it is compiled.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from engine.distributed.strategies import Devices
 from engine.models import properties
 from engine.models.layers import MaxPool
 
+USER_DEFINED = "the model, the task, a metric or the optimizer is user-defined"
 _CONVOLUTION = 4  # rank of a convolution's kernel
 # Under op determinism, XLA's kernels of these refuse to be compiled, on any device.
 _UNCOMPILED = ("MaxPoolGrad", "MaxPoolGradV2")
@@ -34,24 +35,45 @@ class Conditions(NamedTuple):
     augments: bool  # whether training examples are augmented
     parts: str  # model, task, metrics and optimizer: "own", "keras" (the model alone) or "foreign"
     convolutions: bool  # whether a trainable variable has a rank of 4 or more
+    # On a CPU, of parts that are not "own": what speaks against compiling the step; "": nothing.
+    obstacle: str = ""
 
 
-def automatic(conditions: Conditions) -> str:
-    """Returns what `--jit=auto` stands for: "off", "step" or "loop".
+class Choice(NamedTuple):
+    """What XLA compiles, and why."""
 
-    On one CPU it is "loop" where all parts are built in and nothing is a convolution, which is what
-    was measured to be faster (benchmarks/NOTES.md). On one GPU it is "step", also for a network of
-    Keras's layers. That choice follows from what is known of XLA, and was not measured: XLA fuses
-    the elementwise operations between convolutions and products, calls the same libraries for
-    these, and is deterministic under op determinism; and it is not "loop", because XLA reads the
-    condition of a loop on the host in every step. Shards, augmentation and several replicas leave
-    it "off", as do user-defined classes, which may contain operations that XLA cannot compile.
+    jit: str  # "off" (nothing), "step" or "loop"
+    why: str  # the reason of `--jit=auto`; "" if the option decides
+
+
+def automatic(conditions: Conditions) -> Choice:
+    """Returns what `--jit=auto` stands for.
+
+    On one CPU it is "loop" where nothing is a convolution, which is what was measured to be faster
+    (benchmarks/NOTES.md); if there are user-defined classes or layers of Keras, only where the step
+    consists of operations that XLA compiles (engine/core/compilable.py). On one GPU it is "step",
+    also for a network of Keras's layers. That choice follows from what is known of XLA, and was not
+    measured: XLA fuses the elementwise operations between convolutions and products, calls the same
+    libraries for these, and is deterministic under op determinism; and it is not "loop", because
+    XLA reads the condition of a loop on the host in every step. Shards, augmentation and several
+    replicas leave it "off", as do user-defined classes on a GPU, where their operations are not
+    examined.
     """
-    if conditions.replicas > 1 or conditions.shards or conditions.augments:
-        return "off"
+    if conditions.replicas > 1:
+        return Choice("off", "there are several devices")
+    if conditions.shards:
+        return Choice("off", "there are shards")
+    if conditions.augments:
+        return Choice("off", "there is augmentation")
     if conditions.on_gpu:
-        return "off" if conditions.parts == "foreign" else "step"
-    return "loop" if conditions.parts == "own" and not conditions.convolutions else "off"
+        if conditions.parts == "foreign":
+            return Choice("off", USER_DEFINED)
+        return Choice("step", "on a GPU, XLA fuses the operations of a step")
+    if conditions.convolutions:
+        return Choice("off", "XLA for CPUs is slower for convolutions")
+    if conditions.parts != "own" and conditions.obstacle:
+        return Choice("off", conditions.obstacle)
+    return Choice("loop", "there are no convolutions, and XLA compiles all operations")
 
 
 def choose(
@@ -62,7 +84,8 @@ def choose(
     *,
     shards: int,
     augments: bool,
-) -> str:
+    obstacle: Callable[[], str] = lambda: USER_DEFINED,
+) -> Choice:
     """Resolves `--jit`: XLA compiles nothing ("off"), each "step" or the whole "loop".
 
     The choice does not depend on the feed: XLA rounds differently, and a run must be bitwise
@@ -75,9 +98,10 @@ def choose(
       others: the task, its metrics and the optimizer.
       shards: number of virtual shards; 0: none.
       augments: whether training examples are augmented.
+      obstacle: returns `Conditions.obstacle`; called only if the choice depends on it.
 
     Returns:
-      "off", "step" or "loop".
+      The value, and the reason if `jit` is "auto".
 
     Raises:
       ValueError: if `jit` is "loop", and there are several replicas or virtual shards.
@@ -92,7 +116,10 @@ def choose(
             parts=_origin(model, others),
             convolutions=max(ranks, default=0) >= _CONVOLUTION,
         )
-        return automatic(conditions)
+        found = automatic(conditions)
+        if found.jit == "loop" and conditions.parts != "own":
+            return automatic(conditions._replace(obstacle=obstacle()))
+        return found
     if jit == "loop" and devices.replicas > 1:
         raise ValueError(
             f"--jit=loop: is for one device, and there are {devices.replicas}; give --jit=step"
@@ -102,7 +129,7 @@ def choose(
             "--jit=loop: several devices cannot compile the loop, and --shards promises the same "
             "bits on any number of them; give --jit=step"
         )
-    return jit
+    return Choice(jit, "")
 
 
 def scope_of_parts(jit: str, strategy: tf.distribute.Strategy) -> AbstractContextManager:
@@ -203,7 +230,7 @@ def apart(jit: str, devices: Devices, model: tf.Module) -> bool:
     this function takes about 0.05 ms.
 
     Args:
-      jit: result of `choose`.
+      jit: what XLA compiles.
       devices: devices of the run.
       model: model to train.
     """
@@ -211,25 +238,27 @@ def apart(jit: str, devices: Devices, model: tf.Module) -> bool:
         return False
     convolutions = any(v.shape.rank == _CONVOLUTION for v in model.trainable_variables)
     # A user-defined layer may contain a max pool.
-    return convolutions and any(isinstance(m, MaxPool) or not _is_own(m) for m in model.submodules)
+    return convolutions and any(isinstance(m, MaxPool) or not is_own(m) for m in model.submodules)
 
 
 def _origin(model: tf.Module, others: Iterable[object]) -> str:
     """Returns `Conditions.parts` of a run with this model and these other parts."""
-    if not all(map(_is_own, others)):
+    if not all(map(is_own, others)):
         return "foreign"
     modules = [model, *model.submodules]
-    if all(map(_is_own, modules)):
+    if all(map(is_own, modules)):
         return "own"
     layers = [layer for each in modules for layer in getattr(each, "keras_layers", {}).values()]
     known = [_package(layer) == "keras" and layer.supports_jit for layer in layers]
     rest = [module for module in modules if not hasattr(module, "keras_layers")]
-    return "keras" if layers and all(known) and all(map(_is_own, rest)) else "foreign"
+    return "keras" if layers and all(known) and all(map(is_own, rest)) else "foreign"
 
 
-def _is_own(part: object) -> bool:
+def is_own(part: object) -> bool:
+    """Returns whether a module, task, metric or optimizer is built in."""
     return _package(part) == "engine"
 
 
 def _package(part: object) -> str:
+    part = getattr(part, "task", part)  # of a wrapper of a task, the task that it wraps
     return getattr(part, "function", type(part)).__module__.partition(".")[0]

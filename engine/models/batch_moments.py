@@ -58,9 +58,9 @@ def _in_one_pass(x: tf.Tensor, rows: ValidRows) -> tuple[tf.Tensor, tf.Tensor]:
     sums = tf.reduce_sum(x, axes) if axes else x
     # Squares and adds in one pass, without an array of the squares.
     squares = tf.square(tf.math.reduce_euclidean_norm(x, axes) if axes else x)
-    count = tf.maximum(rows.count, 1.0)
-    mean = tf.reduce_sum(rows.weighted(sums), 0) / count
-    mean_square = tf.reduce_sum(rows.weighted(squares), 0) / count
+    portion = 1 / tf.maximum(rows.count, 1.0)
+    mean = tf.reduce_sum(rows.weighted(sums), 0) * portion
+    mean_square = tf.reduce_sum(rows.weighted(squares), 0) * portion
     return mean, tf.maximum(mean_square - tf.square(mean), 0.0)
 
 

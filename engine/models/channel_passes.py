@@ -215,5 +215,7 @@ def _of_rank_4(x: tf.Tensor) -> tf.Tensor:
 def _of_shape(y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
     """Returns `y`, a result for `_of_rank_4(x)`, in the shape of `x`."""
     if x.shape.rank == 4:
-        return tf.ensure_shape(y, x.shape) if not y.shape.is_fully_defined() else y
+        # Not by an operation: TensorFlow makes one kernel of the normalization and a ReLU after it.
+        y.set_shape(x.shape)
+        return y
     return tf.reshape(y, tf.shape(x) if None in x.shape.as_list() else x.shape)

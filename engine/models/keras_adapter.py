@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from engine.models.base import ForwardContext, StatisticUpdate
 from engine.models.keras_call import CalledModel
-from engine.models.keras_layers import Forward
+from engine.models.keras_forward import Forward
 from engine.models.keras_scope import SEED, Scope
 from engine.models.stateless_random import StatelessRNG
 from engine.models.tracing import batch_spec, check_forward_pass, fits, one_line, zeros

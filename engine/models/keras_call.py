@@ -12,7 +12,8 @@ import keras
 import tensorflow as tf
 
 from engine.models.base import ForwardContext
-from engine.models.keras_layers import Forward, current, entered, replacement
+from engine.models.keras_forward import Forward, current, entered
+from engine.models.keras_layers import replacement
 from engine.models.keras_recompute import recomputed_call
 from engine.models.keras_scope import SEED, Scope
 

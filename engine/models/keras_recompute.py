@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from engine.models.base import ForwardContext
-from engine.models.keras_layers import Forward, current
+from engine.models.keras_forward import Forward, current
 from engine.models.recompute import recomputed
 
 Again = Callable[[Forward, dict[int, Any]], AbstractContextManager]

@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from engine.models.layers import Attention
+from engine.models.layers import Attention, MaxPool
 from engine.models.module_adapter import ModuleModel
 from engine.models.properties import named_modules
 from engine.models.recompute import recomputed
@@ -67,7 +67,7 @@ def callable_modules(model: tf.Module) -> dict[str, Any]:
     key and value of an attention, which are computed as one product.
     """
     joined = (
-        [layer for _, layer, pool in pooled(model.layers) if pool]
+        [layer for _, layer, pool in pooled(model.layers) if isinstance(pool, MaxPool)]
         if isinstance(model, Sequential)
         else []
     )

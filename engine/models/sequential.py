@@ -9,7 +9,14 @@ import tensorflow as tf
 
 from engine.models.base import ForwardContext, Initializer, Layer, Shape
 from engine.models.batch_norm import BatchNorm
-from engine.models.layers import Activation, Convolution, Flatten, MaxPool
+from engine.models.layers import (
+    Activation,
+    Convolution,
+    Flatten,
+    MaxPool,
+    SelectToken,
+    TransformerBlock,
+)
 from engine.models.layers.composite import with_nested
 
 
@@ -41,6 +48,8 @@ class Sequential(tf.Module):
             following = (x for x in layers[index + 1 :] if not isinstance(x, Flatten | MaxPool))
             if isinstance(next(following, None), BatchNorm):
                 layer.expect_norm()
+            if isinstance(layer, Activation) and isinstance(layers[max(index - 1, 0)], BatchNorm):
+                layer.follow_norm()
             initializer = Initializer(seed, index, layer.kind.replace(" ", "_"))
             shapes.append(layer.build(shapes[-1], initializer))
         self.layers = list(layers)
@@ -90,7 +99,9 @@ class Sequential(tf.Module):
             x = tf.cast(x, context.dtype)
         for index, layer, pool in pooled(self.layers):
             with tf.name_scope(f"{index}_{layer.name}"):
-                if pool and isinstance(layer, Activation):
+                if isinstance(layer, TransformerBlock) and isinstance(pool, SelectToken):
+                    x = layer(x, context, pool.index)
+                elif pool and isinstance(layer, Activation):
                     x = layer(pool(x, context), context)
                 elif pool and context.training:
                     x = layer.finish(pool(layer.convolve(x, context), context), context)
@@ -117,7 +128,9 @@ def _needed_size(layers: Sequence[Layer], shapes: Sequence[Shape]) -> Shape:
     return size or tuple(shapes[0][:2])
 
 
-def pooled(layers: Sequence[Layer]) -> list[tuple[int, Layer, MaxPool | None]]:
+def pooled(
+    layers: Sequence[Layer],
+) -> list[tuple[int, Layer, MaxPool | SelectToken | None]]:
     """Returns (index, layer, max pool or None) tuples; a max pool joins the layer before it.
 
     The tuple of a convolution or an activation and the max pool right after it has the index of the
@@ -127,12 +140,16 @@ def pooled(layers: Sequence[Layer]) -> list[tuple[int, Layer, MaxPool | None]]:
     gradients are, too: where the activation maps different elements of a window to the same
     maximum, its slope is 0. A layer whose activation can decrease is not paired. In evaluation,
     fused convolution, bias and activation are faster.
+
+    In the place of a max pool, a `SelectToken` joins a `TransformerBlock`, which then computes that
+    token alone.
     """
-    stages: list[tuple[int, Layer, MaxPool | None]] = []
+    stages: list[tuple[int, Layer, MaxPool | SelectToken | None]] = []
     for index, layer in enumerate(layers):
         previous = layers[max(index - 1, 0)]
         joins = isinstance(previous, Convolution | Activation) and previous.is_non_decreasing
-        if isinstance(layer, MaxPool) and joins:
+        chosen = isinstance(layer, SelectToken) and isinstance(previous, TransformerBlock)
+        if (isinstance(layer, MaxPool) and joins) or chosen:
             stages[-1] = (index - 1, previous, layer)
         else:
             stages.append((index, layer, None))

@@ -31,14 +31,31 @@ class Clip:
 
     def __call__(self, gradients: Sequence[tf.Tensor]) -> tuple[Tensors, tf.Tensor]:
         """Returns the clipped gradients, and the global norm before clipping, float32 []."""
+        gradients, factor, norm = self.factored(gradients)
+        return multiplied(gradients, factor), norm
+
+    def factored(
+        self, gradients: Sequence[tf.Tensor]
+    ) -> tuple[Tensors, tf.Tensor | None, tf.Tensor]:
+        """Returns what `multiplied` takes to clip gradients, and the global norm before clipping.
+
+        Returns:
+          The gradients, clipped by value only; the factor that clips them by norm, float32 [], or
+          None without `norm`; the global norm before clipping, float32 [].
+        """
         gradients, norm = list(gradients), global_norm(gradients, self.compiled)
         if self.value:
             gradients = [tf.clip_by_value(g, -self.value, self.value) for g in gradients]
-        if self.norm:
-            clipped_norm = global_norm(gradients, self.compiled) if self.value else norm
-            factor = self.norm / tf.maximum(clipped_norm, self.norm)  # exactly 1 without clipping
-            gradients = [gradient * factor for gradient in gradients]
-        return gradients, norm
+        if not self.norm:
+            return gradients, None, norm
+        clipped_norm = global_norm(gradients, self.compiled) if self.value else norm
+        factor = self.norm / tf.maximum(clipped_norm, self.norm)  # exactly 1 without clipping
+        return gradients, factor, norm
+
+
+def multiplied(gradients: Sequence[tf.Tensor], factor: tf.Tensor | None) -> Tensors:
+    """Returns the products of gradients and a factor, float32 []; the gradients for None."""
+    return list(gradients) if factor is None else [gradient * factor for gradient in gradients]
 
 
 def global_norm(tensors: Sequence[tf.Tensor], compiled: bool = False) -> tf.Tensor:

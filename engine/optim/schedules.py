@@ -54,6 +54,8 @@ class WarmupSchedule:
         """
         if factor is None:
             factor = self.shape(tf.cast(step - self.warmup_steps, tf.float64))
+            # That of a user may return float32, or a Python number.
+            factor = tf.cast(tf.convert_to_tensor(factor, dtype_hint=tf.float64), tf.float64)
         rate = self.learning_rate * factor
         if not self.warmup_steps:
             return rate

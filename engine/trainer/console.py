@@ -65,7 +65,8 @@ def setting(parts: Parts) -> str:
         f"train  {parts.total_steps:,} steps, {parts.steps_per_epoch:,} an epoch; {plan(config)}",
     ]
     compiled = {"off": "nothing", "step": "each step", "loop": "the loop"}[parts.jit]
-    lines.append(f"       --jit={config.loop.jit}: XLA compiles {compiled}")
+    why = f": {parts.jit_reason}" if parts.jit_reason else ""
+    lines.append(f"       --jit={config.loop.jit}: XLA compiles {compiled}{why}")
     if not config.devices.is_deterministic:
         lines.append(f"       --deterministic=no gives up {GIVEN_UP}")
     return "\n".join(lines)

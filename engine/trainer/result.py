@@ -75,6 +75,7 @@ def outcome(
         "emulated": console.emulation(parts) or None,
         "onednn": onednn.state(),
         "jit": parts.jit,
+        **({"jit_reason": parts.jit_reason} if parts.jit_reason else {}),
         "deterministic": parts.config.devices.is_deterministic,
         **({} if parts.config.devices.is_deterministic else {"given_up": GIVEN_UP}),
         **({"load": loaded} if loaded else {}),

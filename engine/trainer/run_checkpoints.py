@@ -42,7 +42,7 @@ class RunCheckpoints:
             parts.state,
             config.checkpoints.keep,
             data=parts.data,
-            describe=RunDescription(parts.source, cache_dir(config)),
+            describe=RunDescription(parts.source, cache_dir(config), parts.jit_obstacle),
             writes=chief,
         )
         self.restorer = Restorer(config.run.run_dir, parts.state, data=parts.data, writes=chief)

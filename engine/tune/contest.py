@@ -4,79 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
-import engine
 from engine.config import flags
 from engine.config.schema import Config
 from engine.tune.choices import Candidate
+from engine.tune.measured_process import MeasuredProcess
 
 ROUNDS = 11
-_BLOCK_SECONDS = 0.4  # approximate
 # {number of rounds: fraction of the best speed below which a candidate is eliminated}
 _ELIMINATE_BELOW = {1: 0.5, 3: 0.8, 6: 0.93}
 _MIN_SPEEDUP = 1.01  # over the first candidate, for another one to be chosen
 
 
-class CandidateProcess:
+class CandidateProcess(MeasuredProcess):
     """A process that trains with a candidate's options and measures the steps per second."""
 
     def __init__(self, config: Config, candidate: Candidate) -> None:
         self.candidate = candidate
-        self.rates: list[float] = []  # steps per second of each block
-        self.metadata: dict[str, Any] = {}  # first answer of the process, see `contestant`
-        self.error = ""  # why the process cannot train; "" if it can
         lines = flags.flagfile(candidate.applied(config)).splitlines()
-        options = [line for line in lines if line.startswith("--")]
-        root = os.path.dirname(os.path.dirname(os.path.abspath(engine.__file__)))
-        search_path = filter(None, [root, os.environ.get("PYTHONPATH")])
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "engine.tune.contestant", *options],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(search_path)},
-            start_new_session=True,  # Ctrl-C reaches the parent process only
-        )
-
-    def ready(self) -> bool:
-        """Waits until the process can train or has failed; returns whether it can.
-
-        Also sets `metadata` and `error`.
-        """
-        self.metadata = self._answer()
-        self.error = self.metadata.get("error", "")
-        return not self.error
-
-    def measure(self) -> None:
-        """Measures a block of steps; appends the steps/s to `rates`.
-
-        If the process fails, appends 0 and sets `error`.
-        """
-        answer: dict[str, Any] = {"error": "the process ended"}
-        with contextlib.suppress(BrokenPipeError):  # the process has ended
-            print(_BLOCK_SECONDS, file=self._process.stdin, flush=True)
-            answer = self._answer()
-        self.error = self.error or answer.get("error", "")
-        self.rates.append(0.0 if "error" in answer else answer["steps"] / answer["seconds"])
-
-    def close(self) -> None:
-        """Kills the process."""
-        self._process.kill()
-        self._process.communicate()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        return json.loads(line) if line else {"error": "the process ended"}
+        super().__init__([line for line in lines if line.startswith("--")])
 
 
 @dataclasses.dataclass

@@ -13,8 +13,8 @@ from engine.models.tracing import nodes
 
 def untracked_variables(function: Any, known: Iterable[tf.Variable]) -> list[tf.Variable]:
     """Returns the variables that a ConcreteFunction reads or writes, without those in `known`."""
-    tracked = {id(component) for variable in known for component in _components(variable)}
-    return [v for v in function.variables if tracked.isdisjoint(map(id, _components(v)))]
+    tracked = {id(component) for variable in known for component in components(variable)}
+    return [v for v in function.variables if tracked.isdisjoint(map(id, components(v)))]
 
 
 def fingerprint(function: Any) -> Counter:
@@ -42,6 +42,7 @@ def _attributes(node: Any) -> tuple[tuple[str, bytes], ...]:
     )
 
 
-def _components(variable: Any) -> list[Any]:
+def components(variable: Any) -> list[Any]:
     """Returns the variable and, if it is distributed, its per-replica components."""
-    return [variable, *getattr(variable, "values", ())]
+    values = getattr(variable, "values", ())
+    return [variable, *(values if isinstance(values, tuple) else ())]

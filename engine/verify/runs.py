@@ -204,13 +204,17 @@ class VerificationRuns:
                 CheckpointManager(self._directory, parts.state, keep=2).save_and_wait()
 
         trajectory = record_trajectory(parts, STEPS, before_step)
-        names = {id(value): name for name, value in vars(fault_injector(parts).task).items()}
+        names = {
+            id(each): name
+            for name, value in vars(fault_injector(parts).task).items()
+            for each in graph.components(value)
+        }
         written = [
             names.get(id(v), v.name)  # a task names its variables, TensorFlow may not
             for v, old in self._untracked
             if v.numpy().tobytes() != old.tobytes()
         ]
-        return ReferenceRun(trajectory, written, self.score(parts))
+        return ReferenceRun(trajectory, list(dict.fromkeys(written)), self.score(parts))
 
     def on(self, devices: Devices, **options: Any) -> Trajectory:
         """Returns the trajectory of the first `STEPS` steps of a run; it is cached by arguments.

@@ -7,6 +7,7 @@ the terms are multiples of a power of two, with so few bits that the sum is exac
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ import tensorflow as tf
 
 NUMBERS = 5  # random numbers of an image: a factor each, the shift of the hue, the order
 _LUMA = 306 / 1024, 601 / 1024, 117 / 1024  # of red, green, blue: ITU-R BT.601
-_STEP = 64.0  # pixels are multiples of 1 / _STEP, so that 10 more bits fit into float32
+_STEP = 64.0  # pixels are whole steps of 1 / _STEP, so that 10 more bits fit into float32
 _HUE_STEP = 4096.0  # hues, in sixths of the colour circle, are multiples of 1 / _HUE_STEP
 
 
@@ -80,8 +81,11 @@ def color_jitter(images: tf.Tensor, numbers: tf.Tensor, jitter: ColorJitter) -> 
     Returns:
       The images, float32 [rows, H, W, C] in 0..255.
     """
-    images = _on_grid(tf.cast(images, tf.float32))
-    colored = images.shape[-1] == 3
+    height, width, channels = images.shape[1:]
+    # Whole channels, [rows, pixels]: an operation on the last axis, of three, takes twice as long.
+    flat = tf.transpose(tf.reshape(images, [-1, height * width, channels]), [2, 0, 1])
+    planes = [tf.round(tf.cast(each, tf.float32) * _STEP) for each in tf.unstack(flat)]
+    colored = channels == 3
     kinds = [kind for kind in range(3) if jitter[kind] and (colored or kind < 2)]
     orders = np.array(list(itertools.permutations(kinds)), np.float32)
     order = tf.cast(tf.floor(numbers[:, 4] * len(orders)), tf.int32)
@@ -90,54 +94,57 @@ def color_jitter(images: tf.Tensor, numbers: tf.Tensor, jitter: ColorJitter) -> 
     high = np.array([1 + strength for strength in jitter[:3]], np.float32)
     factors = low + numbers[:, :3] * (high - low)
     for place in range(len(kinds)):
-        kind = order[:, place, tf.newaxis, tf.newaxis, tf.newaxis]
+        kind = order[:, place, tf.newaxis]
         factor = tf.gather(factors, tf.cast(order[:, place], tf.int32), batch_dims=1)
-        factor = factor[:, tf.newaxis, tf.newaxis, tf.newaxis]
+        factor = factor[:, tf.newaxis]
         other = tf.zeros([], tf.float32)
         if kinds != [0]:
-            grey = luma(images)
-            other = tf.where(kind == 1, mean(grey), tf.where(kind == 2, grey, 0.0))
-        images = _on_grid(tf.clip_by_value(factor * images + (1 - factor) * other, 0, 255))
+            grey = _luma(planes)
+            other = tf.where(kind == 1, _mean(grey), tf.where(kind == 2, grey, 0.0))
+            other = (1 - factor) * other
+        planes = [_on_grid(factor * plane + other) for plane in planes]
     if colored and jitter.hue:
-        images = shifted_hue(images, 6 * jitter.hue * (2 * numbers[:, 3] - 1))
-    return images
+        planes = shifted_hue(planes, 6 * jitter.hue * (2 * numbers[:, 3] - 1))
+    flat = tf.transpose(tf.stack(planes), [1, 2, 0]) * (1 / _STEP)
+    return tf.reshape(flat, [-1, height, width, channels])
 
 
-def _on_grid(images: tf.Tensor) -> tf.Tensor:
-    return tf.round(images * _STEP) * (1 / _STEP)
+def _on_grid(plane: tf.Tensor) -> tf.Tensor:
+    """Returns a channel in whole steps, from 0 to that of 255."""
+    return tf.round(tf.clip_by_value(plane, 0, 255 * _STEP))
 
 
-def luma(images: tf.Tensor) -> tf.Tensor:
-    """Returns the grey version of images that are multiples of 1/64: float32 [rows, H, W, 1]."""
-    if images.shape[-1] == 1:
-        return images
-    red, green, blue = (images[..., channel : channel + 1] for channel in range(3))
+def _luma(planes: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Returns the grey version of one or three channels: float32 [rows, pixels], in steps."""
+    if len(planes) == 1:
+        return planes[0]
+    red, green, blue = planes
     return _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue
 
 
-def mean(grey: tf.Tensor) -> tf.Tensor:
-    """Returns the mean of each image of one channel, a multiple of 1/64: float32 [rows, 1, 1, 1].
+def _mean(grey: tf.Tensor) -> tf.Tensor:
+    """Returns the mean of each image of one channel in whole steps: float32 [rows, 1].
 
-    The pixels are multiples of 2**-16, so that their sum is exact in float64.
+    The pixels are multiples of 1/1024 of a step, so that their sum is exact in float64.
     """
-    total = tf.reduce_sum(tf.cast(grey, tf.float64), [1, 2, 3], keepdims=True)
-    return _on_grid(tf.cast(total * (1 / (grey.shape[1] * grey.shape[2])), tf.float32))
+    total = tf.reduce_sum(tf.cast(grey, tf.float64), 1, keepdims=True)
+    return tf.round(tf.cast(total * (1 / grey.shape[1]), tf.float32))
 
 
-def shifted_hue(images: tf.Tensor, shift: tf.Tensor) -> tf.Tensor:
+def shifted_hue(planes: Sequence[tf.Tensor], shift: tf.Tensor) -> list[tf.Tensor]:
     """Shifts the hue of images, in the model of hue, saturation and value.
 
     Args:
-      images: float32 [rows, H, W, 3], red, green and blue.
+      planes: red, green and blue, float32 [rows, pixels], of whole numbers.
       shift: shift of each image in sixths of the colour circle, -3..3, float32 [rows].
 
     Returns:
-      Images like `images`, with the same largest and smallest channel of each pixel.
+      Channels like `planes`, with the same largest and smallest value of each pixel.
     """
-    red, green, blue = (images[..., channel] for channel in range(3))
+    red, green, blue = planes
     value = tf.maximum(tf.maximum(red, green), blue)
     chroma = value - tf.minimum(tf.minimum(red, green), blue)
-    per = 1 / tf.maximum(chroma, 1 / _STEP)  # of a grey pixel, all differences are 0
+    per = 1 / tf.maximum(chroma, 1.0)  # of a grey pixel, all differences are 0
     hue = tf.where(
         value == red,
         (green - blue) * per,
@@ -145,11 +152,11 @@ def shifted_hue(images: tf.Tensor, shift: tf.Tensor) -> tf.Tensor:
     )
     hue = tf.round(hue * _HUE_STEP) * (1 / _HUE_STEP)
     shift = tf.round(shift * _HUE_STEP) * (1 / _HUE_STEP)
-    hue = hue + shift[:, tf.newaxis, tf.newaxis]
+    hue = hue + shift[:, tf.newaxis]
     channels = []
     for start in (5.0, 3.0, 1.0):
         place = hue + start
         place = place - 6 * tf.floor(place * (1 / 6))
         below = tf.clip_by_value(tf.minimum(place, 4 - place), 0, 1)
         channels.append(value - chroma * below)
-    return tf.stack(channels, -1)
+    return channels

@@ -21,7 +21,7 @@ BUDGETS = {
     "keras_applications": (10, ()),
     "u_net": (30, ()),
     "wide_resnet": (25, ()),
-    "text_encoder": (22, ()),
+    "text_encoder": (10, ()),
 }
 PARTS = {"FocalLoss": 6, "sawtooth": 6, "SignDescent": 6}  # of own_training
 

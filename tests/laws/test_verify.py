@@ -140,6 +140,13 @@ def test_replicas_compared_with_xla(runs_of):
     assert {parts.jit for parts in runs.built} == {"step"}
 
 
+def test_written_variable_of_replicas(runs_of):
+    """A variable of a task that the steps write has the name in the task, once for all devices."""
+    runs = runs_of(lambda: CountsItsCalls(), "--jit=step", "--virtual_devices=2")
+    found = law("L5", runs)
+    assert found.passed is False and "steps write calls, not in the state" in found.found
+
+
 def test_automatic_xla_in_bfloat16(runs_of):
     """Automatically chosen XLA in bfloat16 does not make verification fail."""
     found = law("L7", runs_of(None, "--jit=auto", "--precision=mixed_bfloat16", "--optimizer=lion"))

@@ -18,11 +18,15 @@ from tapeline.models import (
     Dropout,
     Flatten,
     GlobalAveragePool,
+    LayerNorm,
     LayerSummary,
     MaxPool,
     Residual,
+    SelectToken,
+    Sequential,
+    TransformerBlock,
 )
-from tests.layers import made, normal, training
+from tests.layers import made, normal, outputs_and_gradients, training
 
 EVALUATION = models.ForwardContext()
 
@@ -190,3 +194,31 @@ def test_checkpoint_round_trip(tmp_path):
     tf.train.Checkpoint(model=other).read(path).assert_consumed()
     for saved, restored in zip(model.variables, other.variables, strict=True):
         np.testing.assert_array_equal(saved, restored)
+
+
+@pytest.mark.parametrize("settings", [{}, {"dropout": 0.25}, {"rotary": True}, {"causal": True}])
+@pytest.mark.parametrize("token", [0, 2, -1])
+def test_one_token_of_a_block(token, settings):
+    """A block computes one token of its outputs alone, with the same output and gradients."""
+    block, x = made(TransformerBlock(8, 2, key_bias=True, **settings), (5, 8)), normal(3, 5, 8)
+    variables, weight = block.trainable_variables, tf.ones([3, 8], tf.float64)
+    found, expected = (
+        outputs_and_gradients(function, x, weight, variables)
+        for function in (
+            lambda x: block(x, training(), token),
+            lambda x: block(x, training())[:, token],
+        )
+    )
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_selected_token_joins_a_block():
+    """Right after a block at the end of a network, and nowhere else."""
+    block, norm, select = TransformerBlock(8, 2), LayerNorm(), SelectToken(1)
+    assert pooled([block, select, norm]) == [(0, block, select), (2, norm, None)]
+    assert pooled([block, norm, select])[1:] == [(1, norm, None), (2, select, None)]
+    network = Sequential("tokens", [block, select], (5, 8), seed=0)
+    x = normal(3, 5, 8)
+    whole = block(x, EVALUATION)[:, 1]
+    np.testing.assert_allclose(network(x, EVALUATION), whole, rtol=1e-5, atol=1e-6)

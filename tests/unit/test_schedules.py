@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from engine.optim import schedules
 from engine.optim.registry import SCHEDULES
@@ -68,3 +69,18 @@ def test_depends_on_length(name, decay_steps, warmup):
     short, long = rates(name, 20, **options), rates(name, 40, range(20), **options)
     built = schedules.build_schedule(name, learning_rate=PEAK, total_steps=20, **options)
     assert built.depends_on_length == (short.tobytes() != long.tobytes())
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [lambda step: 0.1, lambda step: tf.constant(0.1), lambda step: 1, lambda step: np.float32(0.1)],
+    ids=["number", "float32", "integer", "numpy"],
+)
+@pytest.mark.parametrize("warmup", [0, 2])
+def test_own_schedule_of_another_dtype(shape, warmup, monkeypatch):
+    """The learning rate is float64, whatever a schedule of a user returns."""
+    monkeypatch.setitem(SCHEDULES._entries, "own", lambda: shape)
+    built = schedules.build_schedule("own", learning_rate=PEAK, total_steps=9, warmup_steps=warmup)
+    rate = built(tf.constant(5, tf.int64))
+    assert rate.dtype == tf.float64
+    assert float(rate) == PEAK * float(tf.convert_to_tensor(shape(0), dtype_hint=tf.float64))

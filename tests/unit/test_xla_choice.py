@@ -10,6 +10,7 @@ from engine.core.xla import Conditions
 from engine.distributed.strategies import Devices
 from engine.models.keras_adapter import keras_model
 from engine.tasks.classification import Classification
+from engine.verify.fault_injection import FaultInjectingTask
 from tapeline import models
 from tests.harness import strategy_of
 
@@ -24,8 +25,12 @@ GPU = CPU._replace(on_gpu=True)
     [
         (CPU, "loop"),
         (CPU._replace(convolutions=True), "off"),
-        (CPU._replace(parts="keras"), "off"),
-        (CPU._replace(parts="foreign"), "off"),
+        (CPU._replace(parts="keras"), "loop"),
+        (CPU._replace(parts="keras", convolutions=True), "off"),
+        (CPU._replace(parts="foreign"), "loop"),
+        (CPU._replace(parts="foreign", obstacle="an operation"), "off"),
+        (CPU._replace(parts="own", obstacle="an operation"), "loop"),
+        (CPU._replace(parts="foreign", augments=True), "off"),
         (CPU._replace(augments=True), "off"),
         (CPU._replace(shards=1), "off"),
         (CPU._replace(replicas=2), "off"),
@@ -40,11 +45,15 @@ GPU = CPU._replace(on_gpu=True)
     ids=str,
 )
 def test_automatic(conditions, jit):
-    assert xla.automatic(conditions) == jit
+    assert xla.automatic(conditions).jit == jit
 
 
 class Foreign(models.Flatten):
     """A user-defined layer."""
+
+
+class Mine(Classification):
+    """A user-defined task."""
 
 
 def network(*layers):
@@ -68,7 +77,29 @@ def test_auto_on_gpu(make, jit):
     """On a GPU, `auto` compiles networks of Tapeline's and Keras's layers only."""
     gpu = Devices(strategy_of(1), "a GPU")
     found = xla.choose("auto", gpu, make(), [Classification()], shards=0, augments=False)
-    assert found == jit
+    assert found.jit == jit
+
+
+@pytest.mark.parametrize(
+    ("model", "task", "asked"),
+    [
+        (network(models.Flatten()), Classification(), 0),
+        (network(Foreign()), Classification(), 1),
+        (network(models.Flatten()), FaultInjectingTask(Mine()), 1),
+        (network(models.Convolution(2), Foreign()), Classification(), 0),
+    ],
+)
+def test_auto_on_cpu(model, task, asked):
+    """On a CPU, the step of user-defined parts is examined where the choice depends on it."""
+    calls = []
+    cpu = Devices(strategy_of(1), "a CPU")
+
+    def obstacle():
+        calls.append(1)
+        return "an operation"
+
+    found = xla.choose("auto", cpu, model, [task], shards=0, augments=False, obstacle=obstacle)
+    assert len(calls) == asked and (found.why == "an operation") == bool(asked)
 
 
 def test_when_gradients_are_compiled():

@@ -7,6 +7,7 @@ import math
 import tensorflow as tf
 
 from engine.models.base import ForwardContext, Initializer, Layer, Shape
+from engine.models.fused_passes import fused, fuses
 from engine.models.layers.checks import one_of
 
 
@@ -25,6 +26,16 @@ def gelu(x):
     slope = below + tf.exp(-tf.square(scaled)) * (scaled / math.sqrt(math.pi))
     slope = tf.cast(slope, x.dtype)
     return tf.cast(wide * below, x.dtype), lambda upstream: upstream * slope
+
+
+def biased_gelu(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+    """Returns the GELU of `x + bias`, computed in float32, in the dtype of `x`.
+
+    Args:
+      x: [..., units] of a floating dtype.
+      bias: float32 [units].
+    """
+    return tf.cast(gelu(tf.cast(x, tf.float32) + bias), x.dtype)
 
 
 # Functions of `tf.nn` that keep the shape. All but the softmaxes, which are over the last axis, map
@@ -54,6 +65,7 @@ class Activation(Layer):
     def __init__(self, activation: str):
         super().__init__()
         self.activation = one_of("activation", activation, NAMES)
+        self._is_separate = False
 
     @property
     def label(self) -> str:
@@ -65,6 +77,15 @@ class Activation(Layer):
         """Whether the activation is non-decreasing, so that a max pool may precede it."""
         return self.activation in NON_DECREASING
 
+    def follow_norm(self) -> None:
+        """Tells the layer that the layer before it is a batch norm.
+
+        TensorFlow then makes one kernel of both, for a ReLU on a CPU. It does so only if no control
+        edge starts at the ReLU; those of the gradients that know its shape then start at the
+        operation after it, which copies nothing.
+        """
+        self._is_separate = True
+
     def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
         """Returns the output shape, which is the input shape; there are no variables."""
         return input_shape
@@ -75,4 +96,8 @@ class Activation(Layer):
 
     def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
         """Applies the activation to `x`, [rows, ...]; returns the same shape."""
-        return ACTIVATIONS[self.activation](x)
+        if self.activation == "gelu" and fuses(x, context):
+            return fused(gelu, x)
+        x = ACTIVATIONS[self.activation](x)
+        separate = self._is_separate and context.training and not context.compiled
+        return tf.ensure_shape(x, x.shape) if separate else x

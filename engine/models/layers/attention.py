@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from engine.models.base import ForwardContext, Initializer, Layer, Shape
+from engine.models.fused_passes import compiled, fuses
 from engine.models.layers.checks import at_least_one, called
 from engine.models.layers.dense import Dense
 from engine.models.layers.dropout import Dropout
+from engine.models.layers.heads import split_heads
 from engine.models.layers.kernel import STDDEV
 from engine.models.layers.rotary import rotated
 
@@ -122,23 +126,53 @@ class Attention(Layer):
         self.dropout.build(weights, initializer.nested("dropout", "dropout"))
         return input_shape
 
-    def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
-        """Maps [rows, tokens, units] to the same shape; the softmax is in float32."""
-        query, key, value = self._projected(x, context)
+    def takes_one_token(self, context: ForwardContext) -> bool:
+        """Returns whether a call can compute one token alone: no dropout, no rotary positions."""
+        return not (self.rotary or (context.training and self.dropout.rate))
+
+    def __call__(
+        self, x: tf.Tensor, context: ForwardContext, token: int | None = None
+    ) -> tf.Tensor:
+        """Maps [rows, tokens, units] to the same shape; the softmax is in float32.
+
+        With `token`, which needs `takes_one_token`, it maps to [rows, units] of this token.
+        """
+        if token is not None:
+            return self._of_token(x, context, token)
+        units, rows = self.heads * self._head_units, x.shape[0]
+        fuse = not self.rotary and fuses(x, context)
+        query, key, value = self._projected(x, context, fuse)
         weights_shape = tf.shape(query)[0], self.heads, self._tokens, self._tokens
         mask = self.dropout.mask(weights_shape, context)
         seen = np.tri(self._tokens, dtype=bool) if self.causal else None
-        mixed = tf.transpose(attended(query, key, value, seen, mask), [0, 2, 1, 3])
+        mixed = attended(query, key, value, seen, mask, fused=fuse)
+        mixed = tf.transpose(mixed, [0, 2, 1, 3])
+        mixed = tf.reshape(mixed, [-1 if rows is None else rows, self._tokens, units])
+        return self.output(mixed, context)
+
+    def _of_token(self, x: tf.Tensor, context: ForwardContext, token: int) -> tf.Tensor:
+        """Returns the output of one token, [rows, units]; the others are keys and values only."""
         units = self.heads * self._head_units
-        return self.output(tf.reshape(mixed, [-1, self._tokens, units]), context)
+        query = self.query(x[:, token], context)
+        key, value = self.key(x, context), self.value(x, context)
+        if self.key_bias is not None:
+            key = _add_cancelled(key, tf.cast(self.key_bias, context.dtype))
+        shape = [-1, self._tokens, self.heads, self._head_units]
+        key, value = (tf.transpose(tf.reshape(each, shape), [0, 2, 1, 3]) for each in (key, value))
+        query = tf.reshape(query, [-1, self.heads, 1, self._head_units])
+        seen = np.tri(self._tokens, dtype=bool)[[token]] if self.causal else None
+        mixed = attended(query, key, value, seen)
+        return self.output(tf.reshape(mixed, [-1, units]), context)
 
     @property
     def joined(self) -> tuple[Dense, ...]:
         """The projections that are computed as one product: those of query, key and value."""
         return self.query, self.key, self.value
 
-    def _projected(self, x: tf.Tensor, context: ForwardContext) -> list[tf.Tensor]:
+    def _projected(self, x: tf.Tensor, context: ForwardContext, fuse: bool) -> Sequence[tf.Tensor]:
         """Returns query, key and value, [rows, heads, tokens, units of a head] each.
+
+        With `fuse`, they are those of `split_heads`, whose queries are scaled.
 
         One product with the three kernels side by side takes less time than three products, in both
         directions; putting them side by side costs little, because they do not grow with the rows.
@@ -147,7 +181,13 @@ class Attention(Layer):
         self.query.check_floating(x)
         kernel = tf.concat([each.kernel for each in self.joined], 1)
         biases = [each.bias if each.has_bias else tf.zeros([units]) for each in self.joined]
-        x = tf.matmul(tf.reshape(x, [-1, units]), tf.cast(kernel, context.dtype))
+        rows = x.shape[0]
+        count = -1 if rows is None else rows * self._tokens
+        x = tf.matmul(tf.reshape(x, [count, units]), tf.cast(kernel, context.dtype))
+        if fuse:
+            if self.key_bias is not None:
+                biases[1] = _add_cancelled(biases[1], self.key_bias)
+            return split_heads(x, tf.concat(biases, 0), self.heads, self._tokens)
         x = tf.nn.bias_add(x, tf.cast(tf.concat(biases, 0), context.dtype))
         shape = [-1, self._tokens, self.heads, self._head_units]
         query, key, value = tf.split(x, 3, -1)
@@ -167,6 +207,7 @@ def attended(
     value: tf.Tensor,
     seen: np.ndarray | None = None,
     mask: tf.Tensor | None = None,
+    fused: bool = False,
 ) -> tf.Tensor:
     """Returns the values that each query attends to, `softmax(query key^T / sqrt(units)) value`.
 
@@ -183,17 +224,18 @@ def attended(
       value: values, of the same shape.
       seen: whether a query attends to a key, bool [tokens, tokens]; None: always.
       mask: dropout mask of the weights, [rows, heads, tokens, tokens]; None: no dropout.
+      fused: whether the queries are scaled already, by `split_heads`, and XLA computes the passes
+        between the products; see `engine.models.fused_passes`.
     """
-    dtype, scale = query.dtype, 1 / math.sqrt(query.shape[-1])
+    dtype, scale = query.dtype, 1 if fused else 1 / math.sqrt(query.shape[-1])
+    once = compiled if fused else lambda function: function
 
     @tf.custom_gradient
     def function(query, key, value):
         # Scaled before the product, which could overflow float16, by a factor that is not rounded.
         query = tf.cast(tf.cast(query, tf.float32) * scale, dtype)
-        scores = tf.cast(tf.matmul(query, key, transpose_b=True), tf.float32)
-        if seen is not None:
-            scores = tf.where(seen, scores, tf.float32.min)
-        weights = tf.cast(tf.nn.softmax(scores), dtype)  # [rows, heads, tokens, tokens]
+        scores = tf.matmul(query, key, transpose_b=True)  # [rows, heads, tokens, tokens]
+        weights = once(_softmax)(scores, *([] if seen is None else [seen]))
         kept = weights if mask is None else weights * mask
         mixed = tf.matmul(kept, value)
 
@@ -201,9 +243,7 @@ def attended(
             of_weights = tf.matmul(upstream, value, transpose_b=True)
             if mask is not None:
                 of_weights *= mask
-            common = tf.cast(mixed, tf.float32) * tf.cast(upstream, tf.float32)
-            slope = tf.cast(of_weights, tf.float32) - tf.reduce_sum(common, -1, keepdims=True)
-            of_scores = tf.cast(tf.cast(weights, tf.float32) * slope, dtype)
+            of_scores = once(_softmax_gradient)(weights, of_weights, mixed, upstream)
             of_query = tf.cast(tf.matmul(of_scores, key), tf.float32) * scale
             return (
                 tf.cast(of_query, dtype),
@@ -214,6 +254,23 @@ def attended(
         return mixed, gradient
 
     return function(query, key, value)
+
+
+def _softmax(scores: tf.Tensor, seen: Any = None) -> tf.Tensor:
+    """Returns the weights of the keys that are seen, of the dtype of the scores."""
+    wide = tf.cast(scores, tf.float32)
+    if seen is not None:
+        wide = tf.where(seen, wide, tf.float32.min)
+    return tf.cast(tf.nn.softmax(wide), scores.dtype)
+
+
+def _softmax_gradient(
+    weights: tf.Tensor, of_weights: tf.Tensor, mixed: tf.Tensor, upstream: tf.Tensor
+) -> tf.Tensor:
+    """Returns the gradient of the scores; see `attended`."""
+    common = tf.cast(mixed, tf.float32) * tf.cast(upstream, tf.float32)
+    slope = tf.cast(of_weights, tf.float32) - tf.reduce_sum(common, -1, keepdims=True)
+    return tf.cast(tf.cast(weights, tf.float32) * slope, weights.dtype)
 
 
 @tf.custom_gradient

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from engine.models.base import ForwardContext, Initializer, Layer, Shape
 from engine.models.batch_norm import BatchNorm
+from engine.models.layers.activation import Activation
 from engine.models.layers.checks import called
 from engine.models.layers.dense import Flatten
 from engine.models.layers.pooling import MaxPool
@@ -170,6 +171,8 @@ def _build_list(
         following = (x for x in layers[index + 1 :] if not isinstance(x, Flatten | MaxPool))
         if isinstance(next(following, None), BatchNorm):
             layer.expect_norm()
+        if isinstance(layer, Activation) and isinstance(layers[max(index - 1, 0)], BatchNorm):
+            layer.follow_norm()
         shapes.append(layer.build(shapes[-1], initializer.nested(f"{name}_{index}", layer.kind)))
     return shapes[1:]
 

@@ -7,6 +7,7 @@ import math
 import tensorflow as tf
 
 from engine.models.base import ForwardContext, Initializer, Layer, Shape
+from engine.models.fused_passes import fuses
 from engine.models.layers.checks import at_least_one, called
 from engine.models.layers.kernel import STDDEV, WithKernel
 
@@ -66,11 +67,15 @@ class Dense(WithKernel):
         """Applies the kernel, the bias and the activation; returns [rows, ..., units]."""
         self.check_floating(x)
         kernel = tf.cast(self.kernel, context.dtype)
-        if not self._axes:
+        if x.shape.rank == 2:  # one token of each sequence, too, for which it was not built
             return self.finish(tf.matmul(x, kernel), context)
         # As one matrix: the gradient of a batch of products would hold a kernel for each row.
-        x = tf.matmul(tf.reshape(x, [-1, kernel.shape[0]]), kernel)
-        return self.finish(tf.reshape(x, [-1, *self._axes, self.units]), context)
+        rows, inputs = x.shape[0], kernel.shape[0]
+        count = -1 if rows is None else rows * math.prod(self._axes)
+        x = tf.matmul(tf.reshape(x, [count, inputs]), kernel)
+        # Before the reshape, so that TensorFlow makes one operation of product and bias.
+        x = self.finish(x, context, fuses(x, context))
+        return tf.reshape(x, [-1 if rows is None else rows, *self._axes, self.units])
 
 
 class Flatten(Layer):

@@ -10,6 +10,7 @@ from engine.models.base import ForwardContext, Initializer, Layer, Shape
 from engine.models.layers.checks import at_least_one, called, one_of
 from engine.models.layers.kernel import STDDEV
 
+_FEW = 128  # ids up to which a product with them takes less time than a sum over segments
 _INITIALIZERS = "truncated_normal", "normal"  # BERT's (Devlin et al. 2019), GPT-2's
 
 
@@ -65,9 +66,12 @@ class Embedding(Layer):
         if context.mask is not None:
             valid = tf.reshape(context.mask > 0, [-1] + [1] * (ids.shape.rank - 1))
             ids = tf.where(valid, ids, tf.zeros_like(ids))
-        found = _rows_of(tf.convert_to_tensor(self.table), ids)
-        known = (ids >= 0) & (ids < self.vocabulary)
-        found = tf.where(known[..., tf.newaxis], found, math.nan)
+        table = tf.convert_to_tensor(self.table)
+        of_product = context.compiled and self.vocabulary <= _FEW
+        if of_product and not tf.config.list_logical_devices("GPU"):
+            found = _few_rows_of(table, ids)
+        else:
+            found = _known(_rows_of(table, ids), ids, self.vocabulary)
         return tf.cast(found, context.dtype)
 
 
@@ -164,3 +168,26 @@ def _rows_of(table, ids):
         return tf.math.unsorted_segment_sum(flat, tf.reshape(ids, [-1]), vocabulary), None
 
     return tf.gather(table, ids), gradient
+
+
+@tf.custom_gradient
+def _few_rows_of(table, ids):
+    """Returns the rows `ids` of a small table, or NaN; the gradient is a matrix product.
+
+    XLA for CPUs computes all elementwise operations before a sum over segments a second time, for
+    the next other use of their result, such as the gradient of a position embedding. It does not
+    for a product, whose operands it keeps.
+    """
+    vocabulary, units = table.shape
+
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, None]:
+        chosen = tf.one_hot(tf.reshape(ids, [-1]), vocabulary, dtype=upstream.dtype)
+        return tf.matmul(chosen, tf.reshape(upstream, [-1, units]), transpose_a=True), None
+
+    return _known(tf.gather(table, ids), ids, vocabulary), gradient
+
+
+def _known(rows: tf.Tensor, ids: tf.Tensor, vocabulary: int) -> tf.Tensor:
+    """Returns `rows`, [..., units], with NaN in place of those of ids that are out of range."""
+    known = (ids >= 0) & (ids < vocabulary)
+    return tf.where(known[..., tf.newaxis], rows, math.nan)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import tensorflow as tf
 
 from engine.models.base import ForwardContext, Initializer, Layer, Shape
-from engine.models.layers.activation import ACTIVATIONS, NON_DECREASING
+from engine.models.fused_passes import column_sums, fused, fuses
+from engine.models.layers.activation import ACTIVATIONS, NON_DECREASING, biased_gelu
 from engine.models.layers.checks import one_of
 
 INITIALIZERS = (
@@ -78,9 +79,19 @@ class WithKernel(Layer):
                 "or put an Embedding before it"
             )
 
-    def finish(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
-        """Adds the bias, if there is one, to `x`, and applies the activation; keeps the shape."""
-        if self.has_bias:
+    def finish(self, x: tf.Tensor, context: ForwardContext, fuse: bool = False) -> tf.Tensor:
+        """Adds the bias, if there is one, to `x`, and applies the activation; keeps the shape.
+
+        Args:
+          x: result of the kernel, [..., outputs].
+          context: context of the forward pass.
+          fuse: whether the gradient of the bias is summed by XLA; see `fuses`.
+        """
+        if self.has_bias and self.activation == "gelu" and fuses(x, context):
+            return fused(biased_gelu, x, tf.convert_to_tensor(self.bias))
+        if self.has_bias and fuse:
+            x = _add_summed_bias(x, tf.convert_to_tensor(self.bias))
+        elif self.has_bias:
             bias = tf.cast(self.bias, context.dtype)
             exact = self.exact_bias_gradient and context.dtype == tf.bfloat16
             x = _add_bias(x, bias) if exact else tf.nn.bias_add(x, bias)
@@ -96,3 +107,10 @@ def _add_bias(x, bias):
         return upstream, tf.cast(summed, tf.bfloat16)
 
     return tf.nn.bias_add(x, bias), gradient
+
+
+@tf.custom_gradient
+def _add_summed_bias(x, bias):
+    """Adds a float32 bias to `x`; its gradient is summed in float32, by XLA."""
+    # An operation that TensorFlow joins with the product before it.
+    return tf.nn.bias_add(x, tf.cast(bias, x.dtype)), lambda up: (up, column_sums(up))

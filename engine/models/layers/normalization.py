@@ -5,6 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from engine.models.base import ForwardContext, Initializer, Layer, Shape
+from engine.models.fused_passes import compiled, fuses
 from engine.models.layers.checks import called
 
 
@@ -43,8 +44,11 @@ class LayerNorm(Layer):
 
     def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
         """Normalizes [rows, ..., features] in float32; returns the result in `context.dtype`."""
-        x = tf.cast(x, tf.float32)
-        x = normalized(x, tf.convert_to_tensor(self.scale), self.offset, self.epsilon)
+        scale, offset = map(tf.convert_to_tensor, (self.scale, self.offset))
+        if fuses(x, context):
+            x = fused_normalized(x, scale, offset, self.epsilon)
+        else:
+            x = normalized(tf.cast(x, tf.float32), scale, offset, self.epsilon)
         return tf.cast(x, context.dtype)
 
 
@@ -67,8 +71,7 @@ def normalized(x, scale, offset, epsilon):
         x = tf.ensure_shape(x, x.shape)
 
         def gradient(upstream):
-            rows = list(range(x.shape.rank - 1))
-            of_scale = tf.reduce_sum(upstream * x, rows)
+            of_scale = tf.reduce_sum(upstream * x, 0)
             of_offset = tf.raw_ops.BiasAddGrad(out_backprop=upstream)
             slope = upstream * scale
             mean = tf.reduce_mean(slope, -1, keepdims=True)
@@ -77,4 +80,51 @@ def normalized(x, scale, offset, epsilon):
 
         return x * scale + offset, gradient
 
-    return function(x, scale, tf.convert_to_tensor(offset))
+    # As a matrix: XLA for CPUs takes several times as long to sum a gradient over two axes.
+    features = tf.reshape(x, [-1, x.shape[-1]])
+    result = function(features, scale, tf.convert_to_tensor(offset))
+    return tf.reshape(result, [-1, *x.shape[1:]]) if x.shape.rank > 2 else result
+
+
+def fused_normalized(x, scale, offset, epsilon):
+    """Returns the layer norm of `x`, of any floating dtype, in this dtype; see `normalized`.
+
+    XLA computes the norm and its gradient; see `engine.models.fused_passes`. Of the forward pass,
+    `x`, and mean and deviation of each position are kept.
+    """
+
+    @tf.custom_gradient
+    def function(x, scale, offset):
+        y, mean, inverse = compiled(_normalize, epsilon=epsilon)(x, scale, offset)
+        gradient = compiled(_normalize_gradient)
+        return y, lambda upstream: gradient(upstream, x, mean, inverse, scale)
+
+    return function(x, scale, offset)
+
+
+def _normalize(x, scale, offset, epsilon):
+    """Returns the layer norm of `x`, and mean and inverse of the deviation, [positions, 1]."""
+    wide = _as_matrix(x)
+    mean = _row_mean(wide)
+    centred = wide - mean
+    inverse = tf.math.rsqrt(_row_mean(tf.square(centred)) + epsilon)
+    y = centred * inverse * scale + offset
+    return tf.reshape(tf.cast(y, x.dtype), x.shape), mean, inverse
+
+
+def _normalize_gradient(upstream, x, mean, inverse, scale):
+    """Returns the gradients of `x`, scale and offset."""
+    unit, wide = (_as_matrix(x) - mean) * inverse, _as_matrix(upstream)
+    slope = wide * scale
+    of_x = (slope - _row_mean(slope) - unit * _row_mean(slope * unit)) * inverse
+    of_x = tf.reshape(tf.cast(of_x, x.dtype), x.shape)
+    return of_x, tf.reduce_sum(wide * unit, 0), tf.reduce_sum(wide, 0)
+
+
+def _as_matrix(x):
+    return tf.reshape(tf.cast(x, tf.float32), [-1, x.shape[-1]])
+
+
+def _row_mean(x):
+    """Returns the mean of each row, [rows, 1]: XLA adds a product's terms side by side."""
+    return tf.matmul(x, tf.ones([x.shape[1], 1])) / x.shape[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from engine.models.base import ForwardContext, Initializer, Layer, Shape
+from engine.models.channel_passes import uses_kernels
 from engine.models.layers.checks import at_least_one, called, image_shape
 
 
@@ -45,5 +46,13 @@ class PaddedShortcut(Layer):
 
     def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
         """Maps [rows, height, width, channels] to `[rows, *output_shape]`."""
-        taken = x[:, :: self.stride, :: self.stride] if self.stride > 1 else x
-        return tf.pad(taken, [[0, 0], [0, 0], [0, 0], [0, self._added]])
+        return tf.pad(self._taken(x, context), [[0, 0], [0, 0], [0, 0], [0, self._added]])
+
+    def _taken(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
+        """Returns every `stride`-th row and column of `x`."""
+        if self.stride == 1:
+            return x
+        if x.dtype.is_floating and uses_kernels(context.compiled):
+            # As a pool of single elements: a slice and its gradient run on one core.
+            return tf.nn.avg_pool2d(x, 1, self.stride, "VALID")
+        return x[:, :: self.stride, :: self.stride]

@@ -108,7 +108,27 @@ class TransformerBlock(Composite):
             )
         return input_shape
 
-    def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
-        """Maps [rows, tokens, units] to the same shape."""
+    def __call__(
+        self, x: tf.Tensor, context: ForwardContext, token: int | None = None
+    ) -> tf.Tensor:
+        """Maps [rows, tokens, units] to the same shape, or to [rows, units] of one token.
+
+        The other tokens are then keys and values only; without dropout and rotary positions, what
+        no output depends on is not computed.
+
+        Args:
+          x: the inputs.
+          context: context of the forward pass.
+          token: position of the token that is returned; None: all tokens are.
+        """
+        norm, attention = self.attention[:2]
+        assert isinstance(attention, Attention)
+        if token is not None and attention.takes_one_token(context):
+            x, y = x[:, token], norm(x, context)
+            x += attention(y, context, token)
+            return x + apply(
+                [each for each in self.mlp if not isinstance(each, Dropout)], x, context
+            )
         x += apply(self.attention, x, context)
-        return x + apply(self.mlp, x, context)
+        x += apply(self.mlp, x, context)
+        return x if token is None else x[:, token]
