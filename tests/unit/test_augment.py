@@ -104,7 +104,10 @@ def test_list_order_is_irrelevant():
         ("shift,flip,shift:3", r"--augment=shift:3: shift is listed twice$"),
         ("shift:far", r"--augment=shift:far: 'far' is not a number; give shift:2$"),
         ("zoom:", r"--augment=zoom:: '' is not a number; give zoom:0.1$"),
-        ("flip:horizontl", r"flip:horizontl: .* horizontal, vertical, both, alternating; .* 'horizontal'\?$"),
+        (
+            "flip:horizontl",
+            r"flip:horizontl: .* horizontal, vertical, both, alternating; .* 'horizontal'\?$",
+        ),
         ("flip:1", r"--augment=flip:1: flips are horizontal, vertical, both, alternating$"),
         ("shift:-1", r"--augment=shift:-1: must be above 0; to go without, leave shift out$"),
         ("elastic:0", r"--augment=elastic:0: must be above 0"),

@@ -235,8 +235,8 @@ def test_missing_and_damaged_files(tmp_path):
 
 
 @pytest.mark.skipif(data_dir() is None, reason="the prepared data sets are not here")
-def test_tiny_shakespeare():
-    options = SourceOptions(cache_dir="unused", data_dir=data_dir())
+def test_tiny_shakespeare(tmp_path):
+    options = SourceOptions(cache_dir=str(tmp_path), data_dir=data_dir())
     source = open_dataset("tiny_shakespeare", options, None)
     assert source.classes == 65 and len(source.train) == 1_003_854 - 64
     first = read_examples(source, source.train, np.array([0])).inputs[0]
@@ -244,7 +244,7 @@ def test_tiny_shakespeare():
     joined = open_dataset(
         "tiny_shakespeare",
         SourceOptions(
-            cache_dir="unused",
+            cache_dir=str(tmp_path),
             data_dir=data_dir(),
             validation_split="validation+test",
             test_split="",
