@@ -79,7 +79,8 @@ class Description(Protocol):
         """
 
 
-_SLICE = re.compile(r"(\w+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?")
+# A split, or a part of one, such as "train[:80%]": its name, and both bounds, or None.
+SLICE = re.compile(r"(\w+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?")
 
 
 def named(name: str, splits: Mapping[str, DataSplit], flag: str, text: str) -> DataSplit:
@@ -94,7 +95,7 @@ def named(name: str, splits: Mapping[str, DataSplit], flag: str, text: str) -> D
     Raises:
       ValueError: when the split is unknown or the part is empty.
     """
-    match = _SLICE.fullmatch(text.strip())
+    match = SLICE.fullmatch(text.strip())
     if match is None or match[1] not in splits:
         raise ValueError(f"--{flag}={text}: {name} has {', '.join(splits)}, or a part: train[:80%]")
     split = splits[match[1]]

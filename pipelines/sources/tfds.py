@@ -6,7 +6,6 @@ Opening a prepared data set reads only metadata and one record of each split.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 import re
 import struct
@@ -24,7 +23,7 @@ from pipelines.source import Source
 from pipelines.sources import description, feature_decoders, features
 from pipelines.sources.builders import open_builder, parse_name
 from pipelines.sources.description import SourceOptions
-from pipelines.sources.text import Text, is_text
+from pipelines.sources.tfds_text import is_text, text_of
 from pipelines.splits import DataSplit
 from pipelines.storage.file_index import Fields
 from pipelines.storage.records import RecordSplit
@@ -114,7 +113,12 @@ def open_tfds(dataset: str, options: SourceOptions) -> Source:
             "prepare it again with file_format='tfrecord'"
         )
     if is_text(info.features) and not (options.input_features or options.target_features):
-        return _text(name, builder, options).open(name, options)
+        cache_dir = options.cache_dir
+
+        def of_text(split: str) -> RecordSplit:
+            return _records(name, builder, "train_split", split, None, cache_dir)
+
+        return text_of(builder, of_text, cache_dir).open(name, options)
     keys = features.selected(name, info, options.input_features, options.target_features)
     class_names = features.class_names(name, info.features, keys[1])
     fields, decoding = _decoding(name, info.features, keys, options)
@@ -139,24 +143,6 @@ def open_tfds(dataset: str, options: SourceOptions) -> Source:
         **splits,
         **decoding,
     )
-
-
-def _text(name: str, builder: Any, options: SourceOptions) -> Text:
-    """Returns the description of a data set of texts; the texts of a split are joined by newlines.
-
-    Raises:
-      ValueError: when a file is missing or incomplete.
-    """
-    (feature,) = builder.info.features
-
-    def content(split: str) -> bytes:
-        records = _records(name, builder, "train_split", split, None, options.cache_dir)
-        stored = records.reader(options.cache_dir).read(np.arange(len(records)))
-        examples = map(tf.train.Example.FromString, stored)
-        return b"\n".join(each.features.feature[feature].bytes_list.value[0] for each in examples)
-
-    contents = {split: functools.partial(content, split) for split in builder.info.splits}
-    return Text(contents, version=str(builder.version))
 
 
 def _decoding(
