@@ -46,6 +46,7 @@ from engine.models.layers import (
     SelectToken,
     TiedOutput,
     TransformerBlock,
+    Whitening,
 )
 from engine.models.registry import NETWORKS
 from engine.models.sequential import Sequential
@@ -85,6 +86,7 @@ __all__ = [
     "StatisticUpdate",
     "TiedOutput",
     "TransformerBlock",
+    "Whitening",
     "build",
     "names",
     "register",

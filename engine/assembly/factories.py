@@ -21,6 +21,8 @@ from engine.optim.schedules import WarmupSchedule
 from engine.tasks import build as tasks
 from engine.tasks.task import Task
 
+_EXAMPLES = 5000  # number of training examples from which weights are initialized
+
 
 def build_network(config: Config, source: pipelines.Source, task: Task) -> tf.Module:
     """Builds the network that `--model` names, with initial weights that `--seed` determines.
@@ -36,6 +38,30 @@ def build_network(config: Config, source: pipelines.Source, task: Task) -> tf.Mo
         hidden=config.model.hidden,
         arguments=config.arguments_of("model"),
     )
+
+
+def initialize_from_data(config: Config, source: pipelines.Source, model: tf.Module) -> None:
+    """Initializes the weights of a model that depend on training data, if it has such weights.
+
+    A model has them if it has a method `initialize_from` and `is_initialized_from_data` is not
+    False. The method is called with the inputs of the first training examples, 5,000 at most, after
+    preprocessing: a nest of tensors [n, ...]. So the weights are a pure function of the data.
+
+    Args:
+      config: options of the run.
+      source: data set, with fitted preprocessing.
+      model: model in its initial state.
+
+    Raises:
+      ValueError: if an example is damaged.
+      OSError: if a file of the data set cannot be read.
+    """
+    initialize = getattr(model, "initialize_from", None)
+    if initialize is None or not getattr(model, "is_initialized_from_data", True):
+        return
+    indices = np.arange(min(len(source.train), _EXAMPLES))
+    examples = pipelines.read_examples(source, source.train, indices, cache_dir(config))
+    initialize(source.preprocess(tf.nest.map_structure(tf.constant, examples.inputs)))
 
 
 def build_task(config: Config, source: pipelines.Source) -> Task:

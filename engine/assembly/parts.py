@@ -186,6 +186,7 @@ def assemble(
 
     with strategy.scope(), device_memory.memory_for(_state_advice(config)):
         model = factories.build_network(config, source, task)
+        factories.initialize_from_data(config, source, model)
         ema_model = factories.build_network(config, source, task) if config.optimizer.ema else None
         if ema_model is not None:  # the EMA starts from the model's initial weights
             for average, variable in zip(ema_model.variables, model.variables, strict=True):

@@ -219,6 +219,13 @@ class Initializer:
         """Returns a trainable float32 variable whose elements all start at `value`."""
         return tf.Variable(tf.fill(shape, value), name=self._name(name))
 
+    def frozen(self, name: str, shape: Shape) -> tf.Variable:
+        """Returns a non-trainable float32 variable of zeros, which no training step updates.
+
+        For weights that `initialize_from` computes; see `Sequential.initialize_from`.
+        """
+        return tf.Variable(tf.zeros(shape), name=self._name(name), trainable=False)
+
     def statistic(self, name: str, shape: Shape, value: float) -> tf.Variable:
         """Returns a non-trainable float32 variable, such as a moving mean, that starts at `value`.
 

@@ -66,6 +66,30 @@ class Sequential(tf.Module):
         """Output shape of each layer, without the batch dimension."""
         return [tuple(shape) for shape in self._shapes[1:]]
 
+    @property
+    def is_initialized_from_data(self) -> bool:
+        """Whether a layer has weights that `initialize_from` computes."""
+        return any(hasattr(layer, "initialize_from") for layer in self.layers)
+
+    def initialize_from(self, inputs: tf.Tensor) -> None:
+        """Initializes the layers whose weights depend on training data; called eagerly, once.
+
+        These are layers of the list that have a method `initialize_from`, which is called with the
+        inputs of the layer for training examples: the outputs of the layers before it, in
+        evaluation.
+
+        Args:
+          inputs: inputs of the network for some training examples, [n, *input_shape].
+        """
+        context = ForwardContext()
+        x = tf.cast(inputs, context.dtype) if inputs.dtype.is_floating else inputs
+        last = max(k for k, layer in enumerate(self.layers) if hasattr(layer, "initialize_from"))
+        for layer in self.layers[: last + 1]:
+            if hasattr(layer, "initialize_from"):
+                layer.initialize_from(x)
+            if layer is not self.layers[last]:
+                x = layer(x, context)
+
     @contextlib.contextmanager
     def uncropped(self) -> Iterator[None]:
         """Disables, in a `with` block, the cropping of images to the part that affects outputs."""

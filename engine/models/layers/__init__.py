@@ -20,6 +20,7 @@ from engine.models.layers.pooling import AveragePool, GlobalAveragePool, MaxPool
 from engine.models.layers.shortcut import PaddedShortcut
 from engine.models.layers.tokens import ClassToken, SelectToken
 from engine.models.layers.transformer_block import TransformerBlock
+from engine.models.layers.whitening import Whitening
 
 __all__ = [
     "Activation",
@@ -44,4 +45,5 @@ __all__ = [
     "SelectToken",
     "TiedOutput",
     "TransformerBlock",
+    "Whitening",
 ]
