@@ -41,7 +41,7 @@ def augmenter(
         numbers = noise.uniform(_STREAM, rows, augmentation.numbers)
         alternating = None
         if augmentation.alternates:
-            fixed = tf.zeros([rows]) if batch.fixed is None else batch.fixed
+            fixed = tf.zeros([rows]) if isinstance(batch.fixed, tuple) else batch.fixed
             alternating = tf.cast(tf.not_equal(fixed >= 0.5, batch.epoch % 2 == 1), tf.float32)
         inputs, targets = augmentation(
             batch.inputs, batch.targets, numbers, classes, preprocess, alternating

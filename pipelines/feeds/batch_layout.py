@@ -27,8 +27,8 @@ class Batch(NamedTuple):
     valid: tf.Tensor  # float32 []: number of examples in the global batch, over all replicas
     epoch: tf.Tensor  # int64 []: epoch of the step
     position: tf.Tensor  # int64 []: position of the first row in the epoch's order
-    # float32 [rows]: `order.fixed` of each example, the same in all epochs; None: not needed
-    fixed: tf.Tensor | None = None
+    # float32 [rows]: `order.fixed` of each example, the same in all epochs; (): not needed
+    fixed: tf.Tensor | tuple[()] = ()
 
 
 def unpadded_batch(
@@ -51,7 +51,7 @@ def unpadded_batch(
         valid=tf.constant(float(rows)),
         epoch=tf.constant(epoch, tf.int64),
         position=tf.constant(0, tf.int64),
-        fixed=None if fixed is None else tf.constant(fixed),
+        fixed=() if fixed is None else tf.constant(fixed),
     )
 
 
@@ -218,7 +218,7 @@ class BatchPlan:
         step: tf.Tensor,
         replica: Any,
         micro_batch: Any,
-        fixed: tf.Tensor | None = None,
+        fixed: tf.Tensor | tuple[()] = (),
     ) -> Batch:
         """Returns the `Batch` of a local micro-batch whose inputs and targets have been fetched.
 

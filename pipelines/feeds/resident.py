@@ -104,5 +104,5 @@ class InMemoryFeed:
             for leaf, spec in zip(data, specs, strict=False)
         ]
         inputs, targets = tf.nest.pack_sequence_as(self._specs, rows)
-        fixed = tf.gather(data[-1], indices) if self._plan.include_fixed else None
+        fixed = tf.gather(data[-1], indices) if self._plan.include_fixed else ()
         return self._plan.masked(inputs, targets, step, *where, fixed)

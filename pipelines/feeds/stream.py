@@ -162,7 +162,7 @@ class StreamingFeed:
             for leaf, spec in zip(table, specs, strict=False)
         ]
         inputs, targets = tf.nest.pack_sequence_as(self._source.decoded, leaves)
-        fixed = tf.gather(table[-1], indices) if self._plan.include_fixed else None
+        fixed = tf.gather(table[-1], indices) if self._plan.include_fixed else ()
         return self._plan.masked(inputs, targets, step, replica, micro_batch, fixed)
 
     def _next_block(self) -> tuple[tf.Tensor, ...]:

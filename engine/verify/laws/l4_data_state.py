@@ -74,8 +74,8 @@ def _digest(parts: Parts, step: int) -> bytes:
         for leaves in zip(*copies, strict=True):
             batch = tf.nest.pack_sequence_as(batches, leaves)
             rows = np.flatnonzero(batch.mask)
-            for part in tf.nest.flatten((batch.inputs, batch.targets)):
+            for part in tf.nest.flatten((batch.inputs, batch.targets, batch.fixed)):
                 digest.update(part.numpy()[rows].tobytes())
-            for part in batch[2:]:
+            for part in batch[2:-1]:
                 digest.update(np.asarray(part).tobytes())
     return digest.digest()
