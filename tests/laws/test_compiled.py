@@ -170,6 +170,17 @@ def law_foreign(outputs) -> list[models.Layer]:
     return [Mine(), models.Dense(outputs.shape[0])]
 
 
+@models.register("law_sorting")
+def law_sorting(outputs) -> list[models.Layer]:
+    """Returns a network with such a layer, of an operation that XLA for CPUs is slow at."""
+
+    class Sorted(models.Flatten):
+        def __call__(self, x, context):
+            return tf.sort(super().__call__(x, context))
+
+    return [Sorted(), models.Dense(outputs.shape[0])]
+
+
 @models.register("law_pool")
 def law_pool(outputs) -> list[models.Layer]:
     """Returns a network with a max pool and no convolution."""
@@ -183,7 +194,8 @@ def law_pool(outputs) -> list[models.Layer]:
         ({"model": "logistic"}, "loop"),
         ({"model": "mlp"}, "loop"),
         ({"model": "cnn"}, "off"),
-        ({"model": "law_foreign"}, "off"),
+        ({"model": "law_foreign"}, "loop"),
+        ({"model": "law_sorting"}, "off"),
         ({"model": "logistic", "feed": "stream"}, "loop"),
         ({"model": "logistic", "shards": 2}, "off"),
         ({"model": "logistic", "augment": "shift:1"}, "off"),

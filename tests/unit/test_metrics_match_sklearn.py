@@ -181,6 +181,7 @@ def others() -> dict[str, Case]:
             mean(masks.mean((1, 2))),
         ),
         "perplexity": Case(tm.Perplexity(), (LOSSES,), math.exp(mean(LOSSES))),
+        "bits_per_character": Case(tm.BitsPerToken(), (LOSSES,), mean(LOSSES) / math.log(2)),
     }
 
 

@@ -49,7 +49,7 @@ def test_advice_to_rerun(tmp_path: Path, saved: bool, mode: str):
 def test_error_before_the_options_are_known(monkeypatch, capsys, error: Exception):
     """An error of `--load` or of TensorFlow's import is one line, too."""
 
-    def fails(arguments: object) -> None:
+    def fails(arguments: object, **settings: object) -> None:
         raise error
 
     monkeypatch.setattr(command.flags, "parse", fails)
@@ -60,7 +60,7 @@ def test_error_before_the_options_are_known(monkeypatch, capsys, error: Exceptio
 def test_error_of_tensorflow_is_one_line(monkeypatch, capsys):
     """An error of TensorFlow that nothing converts ends a command with one line, too."""
 
-    def fails(arguments: object) -> None:
+    def fails(arguments: object, **settings: object) -> None:
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating\ntensor")
 
     monkeypatch.setattr(command.flags, "parse", fails)
