@@ -1,7 +1,7 @@
 """Examines whether XLA should compile the steps of a run with user-defined parts, for `--jit=auto`.
 
-A checkpoint keeps the result, so that a resumed run goes on with it: another version of TensorFlow
-or of Tapeline might find another one, and XLA rounds differently.
+A checkpoint keeps the result, and a resumed run uses it: another version of TensorFlow or of
+Tapeline might find another one, and XLA rounds differently.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class StepExamination:
 def kept(run_dir: str) -> dict[str, Any] | None:
     """Returns the metadata of the newest checkpoint that can be read, if it is of a step after 0.
 
-    None if there is no such checkpoint: nothing is lost if a run at step 0 chooses anew.
+    None if there is no such checkpoint: at step 0, another choice changes no result of the run.
     """
     for path in reversed(catalog.list_checkpoints(catalog.newest_directory(run_dir))):
         with contextlib.suppress(DamagedError, ValueError, OSError):

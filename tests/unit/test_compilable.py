@@ -90,7 +90,7 @@ OTHER = [{"file": "my.py", "sha256": "2"}]
     ],
 )
 def test_run_keeps_what_was_found(monkeypatch, metadata, at_graph, returned, result):
-    """A resumed run goes on with what it found first; one of an older version compiles nothing."""
+    """A resumed run uses the result of its start; a run of an older version compiles nothing."""
     monkeypatch.setattr(compiled_step, "kept", lambda run_dir: metadata)
     monkeypatch.setattr(compiled_step.user_code, "digests", lambda: LOADED)
     monkeypatch.setattr(StepExamination, "_examined", lambda self: at_graph)

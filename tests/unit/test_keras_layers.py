@@ -209,7 +209,7 @@ def test_batch_norm_ignores_padding(shape):
 
 @pytest.mark.parametrize("case", ["last", "axis", "mask"])
 def test_batch_norm_far_from_zero(case):
-    """The variance is no difference of large numbers, on any axis, with a mask, in a first batch.
+    """The variance of a first batch keeps its digits for a large mean, on any axis, with a mask.
 
     The mean of the batch is 10,000 and its deviation 1, and the moving mean is 0.
     """
