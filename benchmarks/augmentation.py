@@ -29,6 +29,7 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 import tapeline as tl  # noqa: E402
+from benchmarks.input_options import PARALLEL, READY, without_autotune  # noqa: E402
 from engine.assembly.parts import Parts, assemble  # noqa: E402
 from engine.config import flags  # noqa: E402
 from pipelines import parse_augmentation  # noqa: E402
@@ -171,10 +172,11 @@ def by_tf_image(spec: str) -> Block | None:
     dataset = (
         tf.data.Dataset.from_tensor_slices(images_and_labels()[0][:ROWS])
         .repeat(BATCHES)
-        .map(augment, num_parallel_calls=tf.data.AUTOTUNE)
+        .map(augment, num_parallel_calls=PARALLEL)
         .batch(ROWS)
-        .prefetch(tf.data.AUTOTUNE)
+        .prefetch(READY)
     )
+    dataset = without_autotune(dataset)
 
     def block() -> tf.Tensor:
         total = tf.zeros([])

@@ -19,6 +19,7 @@ from keras_fit import model_of  # first: it says to Keras which backend
 import keras  # isort: skip
 import numpy as np
 import tensorflow as tf
+from input_options import READY, without_autotune
 from serve import serve
 from workloads import SEED, WORKLOADS
 
@@ -43,7 +44,7 @@ def main() -> None:
     given: dict[str, Any] = {"x": images, "y": labels, "batch_size": variant["batch"]}
     if variant["input"] == "dataset":
         batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(variant["batch"])
-        given = {"x": batches.cache().prefetch(tf.data.AUTOTUNE)}
+        given = {"x": without_autotune(batches.cache().prefetch(READY))}
     found: dict[str, float] = {}
 
     def take(passes: int) -> None:

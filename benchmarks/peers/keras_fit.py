@@ -19,6 +19,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import tensorflow as tf
+from input_options import READY, without_autotune
 from serve import serve
 from workloads import EXAMPLES, RATE, SEED, WORKLOADS, Workload
 
@@ -76,12 +77,12 @@ def main() -> None:
         if rest:
             fit(rest, 1)
 
-    dataset = (
+    dataset = without_autotune(
         tf.data.Dataset.from_tensor_slices((images, labels))
         .cache()
         .shuffle(10_000)
         .batch(batch, drop_remainder=True)
-        .prefetch(tf.data.AUTOTUNE)
+        .prefetch(READY)
     )
     take(max(2, variant["steps_per_execution"]))
 

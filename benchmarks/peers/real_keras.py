@@ -22,6 +22,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from benchmarks.input_options import PARALLEL, READY, without_autotune
 from benchmarks.real import arrays
 from benchmarks.real.augmentation import cropped
 from benchmarks.real.serving import checked, final_of
@@ -176,8 +177,8 @@ def dataset_of(spec: Spec, inputs: np.ndarray, targets: np.ndarray) -> tf.data.D
     # Numbers are shuffled, and not examples, and batches are gathered at once.
     found = tf.data.Dataset.range(spec.examples).shuffle(spec.examples)
     found = found.batch(spec.batch, drop_remainder=True)
-    found = found.map(batch_of, num_parallel_calls=tf.data.AUTOTUNE)
-    return found.prefetch(tf.data.AUTOTUNE)
+    found = found.map(batch_of, num_parallel_calls=PARALLEL)
+    return without_autotune(found.prefetch(READY))
 
 
 def main() -> None:
