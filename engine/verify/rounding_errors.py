@@ -58,7 +58,8 @@ def single_steps(exact: Pairs, several: Pairs, precision: str) -> list[Differenc
         replicas in `precision`.
       precision: key of `bounds.UNIT_ROUNDOFF`.
     """
-    of_one, of_several = {}, {}
+    of_one: dict[str, float] = {}
+    of_several: dict[str, float] = {}
     for step, ((one, reference), (_, many)) in enumerate(zip(exact, several, strict=True)):
         for found, run in ((of_one, one), (of_several, many)):
             of_step = errors(reference.weights, run.weights, reference.path)
