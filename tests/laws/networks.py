@@ -12,12 +12,7 @@ from engine.models.registry import NETWORKS
 from engine.tasks.classification import Classification
 from engine.tasks.task import Task
 
-# Names of all built-in networks: tests register others.
-BUILT_IN = tuple(
-    name
-    for name, entry in NETWORKS._entries.items()
-    if isinstance(entry, str) and entry.startswith("engine.models.networks.")
-)
+BUILT_IN = NETWORKS.built_in
 FAMILIES: dict[str, dict[str, Any]] = {
     # Batch norm over 4 rows, as with 8 in 2 micro-batches, has rounding errors of 0.28 of an update
     # in bfloat16: too large to compare, see engine/verify/rounding_errors.py.
