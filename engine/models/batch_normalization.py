@@ -17,6 +17,8 @@ from engine.models.base import ForwardContext
 from engine.models.batch_moments import moments
 from engine.models.channel_passes import ValidRows
 
+_OF_PADDING = 1e30  # variance of a micro-batch without valid rows; its inverse root is no subnormal
+
 
 def batch_normalized(
     x: tf.Tensor,
@@ -46,6 +48,8 @@ def batch_normalized(
     mean, variance = _moments(x, rows, epsilon, kernels)
     if not context.is_alone:
         mean, variance = _of_all_replicas(mean, variance, rows.count, context)
+    elif rows.mask is not None:
+        variance = _finite_output(variance, rows.count)
     return _normalized(x, mean, variance, scale, offset, epsilon, kernels), mean, variance
 
 
@@ -104,10 +108,19 @@ def _of_all_replicas(
     count, mean = tf.cast(local_count, tf.float64), tf.cast(mean, tf.float64)
     mean_square = tf.cast(variance, tf.float64) + tf.square(mean)
     sums, squares, count = context.all_reduce([count * mean, count * mean_square, count])
-    count = tf.maximum(count, 1.0)
-    mean = sums / count
-    variance = tf.maximum(squares / count - tf.square(mean), 0.0)
-    return tf.cast(mean, tf.float32), tf.cast(variance, tf.float32)
+    mean = sums / tf.maximum(count, 1.0)
+    variance = tf.maximum(squares / tf.maximum(count, 1.0) - tf.square(mean), 0.0)
+    return tf.cast(mean, tf.float32), _finite_output(tf.cast(variance, tf.float32), count)
+
+
+def _finite_output(variance: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+    """Returns `variance`, or `_OF_PADDING` if `count`, the number of valid elements, is 0.
+
+    Padding is normalized as well. Divided by the root of the epsilon, the rows of a micro-batch of
+    padding alone would grow by a factor of up to 316 in each batch norm, to infinity after 16 of
+    them, and the mask, a factor of 0, would make that nan. With a large variance they become 0.
+    """
+    return tf.where(count > 0, variance, _OF_PADDING)
 
 
 def _on_one_replica(
@@ -119,6 +132,8 @@ def _on_one_replica(
     def function(x, scale, offset):
         def by_moments() -> tuple[tf.Tensor, ...]:
             mean, variance = moments(x, rows, epsilon, kernels=True)
+            if rows.mask is not None:
+                variance = _finite_output(variance, rows.count)
             y = passes.normalize(x, mean, variance, scale, offset, epsilon, kernels=True)
             return y, mean, variance
 

@@ -9,25 +9,11 @@ import pytest
 from engine.assembly.compiled_step import KEY
 from engine.checkpoint import checkpoint_file
 from tests.cli.command import Warm
+from tests.cli.user_task import HEAD, TASK
 
 OPTIONS = ("--dataset=digits", "--global_batch_size=64", "--validation_split=0", "--test_split=")
-FILE = """
-import keras
-import tensorflow as tf
-import tapeline as tl
+NETWORKS = """import keras
 
-@tl.task
-class Mine(tl.Task):
-    def __init__(self):
-        self.metrics = {"right": tl.metrics.Mean()}
-
-    def output_spec(self, source):
-        return tf.TensorSpec([source.classes], tf.float32)
-
-    def __call__(self, model, batch, context):
-        logits = model(batch.inputs, context)
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(batch.targets, logits)
-        return tl.TaskOutput(losses, {"right": (tf.cast(losses < 1, tf.float32),)})
 
 @tl.model
 def of_keras(inputs, outputs):
@@ -49,7 +35,7 @@ def uncompiled(outputs):
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("user") / "my.py"
-    path.write_text(FILE)
+    path.write_text(f"{HEAD}{TASK}\n\n{NETWORKS}")
     return path
 
 

@@ -8,29 +8,7 @@ import pytest
 
 from tests.cli.command import Warm
 from tests.cli.test_load import refused
-
-HEAD = """import tensorflow as tf
-
-import tapeline as tl
-
-
-"""
-
-# Lines 6 to 16 of a file: a task whose parts a case replaces.
-TASK = """@tl.task
-class Mine(tl.Task):
-    def __init__(self):
-        self.metrics = {"right": tl.metrics.Mean()}
-
-    def output_spec(self, source):
-        return tf.TensorSpec([source.classes], tf.float32)
-
-    def __call__(self, model, batch, context):
-        logits = model(batch.inputs, context)
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(batch.targets, logits)
-        return tl.TaskOutput(losses, {"right": (losses,)})
-"""
-RETURNED = 'tl.TaskOutput(losses, {"right": (losses,)})'
+from tests.cli.user_task import HEAD, RETURNED, TASK
 
 # What the last line of the task returns instead: what the error says, after "my.py:14: ".
 TASKS = {

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from engine.assembly import threads
+from engine.assembly.registry import SOURCES
 from engine.checkpoint.manager import CheckpointManager
 from engine.checkpoint.restore import Restorer
 from engine.config.schema import Config, replaced
@@ -23,6 +24,7 @@ from engine.verify.trajectory import run_steps_measured, state_bytes, take, weig
 from tapeline import models
 from tests import rounding
 from tests.choices import Rare, choices, seldom
+from tests.laws.networks import BUILT_IN, FAMILIES, law_ids, short_training, task_of
 from tests.laws.product import assembled
 
 SPLIT = {"train_split": "train[:77]", "global_batch_size": 18}
@@ -244,9 +246,6 @@ def test_unsupported_jit_raises(tmp_path, options, words):
         assembled(str(tmp_path), **{"model": "logistic", **SPLIT, **options})
 
 
-BUILT_IN = ("logistic", "mlp", "cnn", "speedrun", *(f"seed_{number:03}" for number in range(5)))
-
-
 @pytest.mark.parametrize(
     ("model", "jit"),
     [
@@ -255,14 +254,19 @@ BUILT_IN = ("logistic", "mlp", "cnn", "speedrun", *(f"seed_{number:03}" for numb
         *(seldom(model, jit) for model in BUILT_IN for jit in JITS),
     ],
 )
-def test_built_in_network_twice(tmp_path, model, jit):
+def test_built_in_network_twice(tmp_path, monkeypatch, model, jit):
     """Each built-in network trains when XLA compiles it; the same seed gives the same bits."""
-    options = {"image_size": (18, 18), "train_split": "train[:24]", "global_batch_size": 8}
+    monkeypatch.setitem(SOURCES._entries, "law_ids", law_ids)
+    options = short_training(model)
+    if model not in FAMILIES:
+        options["image_size"] = (18, 18)
     found = []
     for _ in range(2):
-        parts = assembled(str(tmp_path), model=model, jit=jit, **options)
+        parts = assembled(str(tmp_path), task=task_of(model), jit=jit, **options)
+        assert parts.jit == jit
         before = weights(parts)
         take(parts, 3)
+        assert int(parts.state.updates) == 3
         assert any((value != before[name]).any() for name, value in weights(parts).items())
         found.append(state_bytes(parts))
         parts.close()

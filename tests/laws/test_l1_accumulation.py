@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from engine.assembly.parts import Parts
+from engine.verify.trajectory import take
 from tapeline import models
+from tests.choices import seldom
 from tests.harness import CLASSES, pictures, training
 from tests.laws.product import assembled
 
@@ -105,3 +107,28 @@ def test_batch_norm_per_micro_batch(replicas, batch, cuts):
     assert run.state.sums.numpy()[0] == pytest.approx(sum(losses), rel=1e-6)
     # The variance of the full batch differs, so batch norm did not use it.
     assert abs(pull * ((images / 255.0).var() - sum(variances) / batch)) > 1e-5
+
+
+@models.register("law_deep_norm")
+def law_deep_norm(outputs) -> list[models.Layer]:
+    """Returns a network with 18 batch norms."""
+    layers: list[models.Layer] = [models.Flatten()]
+    for _ in range(18):
+        layers += [models.Dense(4), models.BatchNorm(epsilon=1e-5)]
+    return [*layers, models.Dense(outputs.shape[0])]
+
+
+@pytest.mark.parametrize(("replicas", "jit"), [(1, "off"), seldom(2, "off"), seldom(1, "loop")])
+def test_deep_batch_norm_of_padding(tmp_path, replicas, jit):
+    """The last step of an epoch, which has a micro-batch of padding alone, updates the weights."""
+    run = assembled(
+        str(tmp_path),
+        replicas=replicas,
+        jit=jit,
+        model="law_deep_norm",
+        train_split="train[:21]",
+        global_batch_size=16,
+        accumulate=2,  # of 8 rows: the last batch of 5 leaves none for the second
+    )
+    take(run, 4)
+    assert int(run.state.updates) == 4

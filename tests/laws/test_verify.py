@@ -20,7 +20,7 @@ from engine.runtime.errors import Interrupted
 from engine.tasks.classification import Classification
 from engine.tasks.metrics import Mean
 from engine.tasks.task import Task, TaskOutput
-from engine.verify import command, verification, verify
+from engine.verify import bounds, command, rounding_errors, verification, verify
 from engine.verify.certificate import Certificate, Finding
 from engine.verify.differences import Difference
 from engine.verify.laws import LAWS, l4_data_state, l7_topology
@@ -371,6 +371,23 @@ def test_rounding_that_grows_is_no_fault(runs_of, task, words):
 def test_what_rounding_explains(steps, changes, passed):
     given = ([Difference(*each, 1e-5) for each in found.items()] for found in (steps, changes))
     assert l7_topology._explained("", "", *given).passed == passed
+
+
+@pytest.mark.parametrize(
+    ("precision", "factor", "passed"),
+    [
+        ("mixed_float16", 2.0, True),
+        ("mixed_float16", 0.01, False),
+        seldom("float32", 2.0, False),
+    ],
+)
+def test_rounding_of_one_device(runs_of, monkeypatch, precision, factor, passed):
+    """Beyond the bounds, L7 compares the errors relative to float32, in a 16-bit precision only."""
+    monkeypatch.setattr(l7_topology, "tensors", lambda *_: [Difference("a", 1.0, 1e-9)])
+    monkeypatch.setattr(rounding_errors, "FACTOR", factor)
+    monkeypatch.setattr(bounds, "bound", lambda *_: 0.0)
+    found = law("L7", runs_of(None, "--model=law_norm", "--ema=0.9", f"--precision={precision}"))
+    assert found.passed == passed and found.passed == ("relative to float32" in found.found)
 
 
 # Models

@@ -13,6 +13,7 @@ import tensorflow as tf
 from hypothesis import strategies as st
 
 from engine.distributed.reduction import all_reduce, reductions
+from engine.models import batch_normalization
 from engine.models.base import ForwardContext, Initializer
 from engine.models.batch_norm import BatchNorm
 from engine.models.tracing import nodes
@@ -39,6 +40,8 @@ def reference(x, upstream, mask, layer):
     count = max(weight.sum() * np.prod(x.shape[1:-1]), 1)
     mean = (x * weight).sum(axes) / count
     variance = (weight * (x - mean) ** 2).sum(axes) / count
+    if not weight.any():
+        variance += batch_normalization._OF_PADDING
     factor = 1 / np.sqrt(variance + layer.epsilon)
     normal, scale = (x - mean) * factor, np.float64(layer.scale)
     of_offset, of_scale = upstream.sum(axes), (upstream * normal).sum(axes)
@@ -190,6 +193,18 @@ def test_replica_of_padding(dtype):
     mask = np.float32([1, 1, 1, 0, 0, 0, 0, 0])
     found = computed(layer, x, upstream, mask, replicas=2)
     assert_close(found, reference(x, upstream, mask, layer), x, layer, dtype, 12)
+
+
+@pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16, tf.float16])
+@pytest.mark.parametrize("ways", [{}, {"alone": False}, {"compiled": True}, {"replicas": 2}])
+def test_micro_batch_of_padding(dtype, ways):
+    """Its outputs are the offset: they do not grow in a deep network, where infinity * 0 is nan."""
+    layer = layer_of(3)
+    x = tf.cast(tf.fill([8, 2, 2, 3], 6e4), dtype).numpy()
+    found = computed(layer, x, np.zeros_like(x), np.zeros(8, np.float32), **ways)
+    offset = np.broadcast_to(layer.offset, x.shape)
+    np.testing.assert_allclose(np.float32(found["output"]), offset, rtol=0.01)
+    assert not any(found[name].any() for name in ("inputs", "scale", "offset"))
 
 
 @pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16, tf.float16])

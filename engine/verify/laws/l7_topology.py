@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from engine.assembly.parts import Parts
+from engine.verify import rounding_errors
 from engine.verify.certificate import (
     Finding,
     apart,
@@ -84,7 +85,35 @@ def check(runs: VerificationRuns) -> Finding:
     perturbed = runs.assembled(one, **of_one)
     changes = steps_together(alone, perturbed, STEPS - CHECKPOINT_STEP, _Perturbation())
     found = f"{all_steps}; after one step from the same state {single}"
-    return _explained(done, found, differences(steps), differences(changes))
+    finding = _explained(done, found, differences(steps), differences(changes))
+    if finding.passed or arithmetic not in ("mixed_bfloat16", "mixed_float16"):
+        return finding
+    exact = runs.assembled(one, **{**of_one, "precision": "float32"})
+    in_float32 = steps_together(runs.restored(alone), exact, STEPS - CHECKPOINT_STEP)
+    return _no_further_from_float32(finding, steps, in_float32, arithmetic)
+
+
+def _no_further_from_float32(
+    finding: Finding, steps: Pairs, exact: Pairs, arithmetic: str
+) -> Finding:
+    """Returns a finding that passes if several devices round no worse than one; else `finding`.
+
+    Their errors relative to float32 are compared by `rounding_errors.single_steps`.
+
+    Args:
+      finding: finding of a difference that exceeds its bounds.
+      steps: single steps on one device and on several.
+      exact: the steps from the same checkpoint on one device, and on that device in float32.
+      arithmetic: result of `bounds.arithmetic`, not "float32".
+    """
+    if not len(exact) == len(steps) == STEPS - CHECKPOINT_STEP:  # gradients overflowed in some
+        return finding
+    compared = rounding_errors.single_steps(exact, steps, arithmetic)
+    if not all(difference.within for difference in compared):
+        return finding
+    largest = worst(compared)
+    found = f"{finding.found}; relative to float32, no further than one device: {largest}"
+    return apart(finding.done, largest, found)
 
 
 def _explained(
