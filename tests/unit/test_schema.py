@@ -66,16 +66,8 @@ BOUND = {
     *("precision", "loss_scale", "loss_scale_growth_steps", "loss_scale_factor"),
     *("loss_scale_floor", "jit", "evaluate_every", "evaluate_at_start"),
     *("min_epochs", "stop_at", "baseline", "plateau_patience", "plateau_cooldown"),
-    *(
-        "evaluation_examples",
-        "evaluation_views",
-        "deterministic",
-        "recompute",
-        "onednn",
-        "context",
-        "tokens",
-    ),
-    *("weight_decay_variables", "learning_rate_multipliers"),
+    *("evaluation_examples", "deterministic", "recompute", "onednn", "context", "tokens"),
+    *("weight_decay_variables", "learning_rate_multipliers", "evaluation_views"),
     *("lookahead", "lookahead_decay", "lookahead_power"),
 }
 

@@ -223,7 +223,7 @@ def test_refused(spec, said):
 
 def test_refused_data():
     rows = np.zeros([9, 4], np.float32)
-    with pytest.raises(ValueError, match="flip is of images, and the inputs of .* are none"):
+    with pytest.raises(ValueError, match=r"flip is of images, and the inputs of .* are none"):
         views_of("flip", source_of(rows))
     masks = np.zeros([29, 8, 6], np.int32)
     with pytest.raises(ValueError, match="shift moves the pixels of images, and the targets"):
