@@ -17,6 +17,7 @@ from engine.serving.module import ServingModule
 from engine.tasks.classification import Classification
 from engine.tasks.regression import Regression
 from engine.tasks.task import Task
+from engine.verify.fault_injection import FaultInjectingTask
 from pipelines import SourceOptions, arrays, open_dataset, views_of
 from pipelines.augmentation import views as registry
 from pipelines.feeds.batch_layout import BatchLayout, BatchPlan
@@ -114,7 +115,8 @@ class Outputs(tf.Module):
 def test_nests_and_penalties():
     """Each tensor of the outputs is averaged; a penalty of the weights counts once."""
     model = Outputs(lambda x: {"a": x[:, 0, 0, 0], "b": (tf.cast(x[:, 0], tf.float64),)})
-    averaged, context = mean_over_views(model, views_of("flip", source_of(TALL))), ForwardContext()
+    source, context = source_of(TALL), ForwardContext()
+    averaged = mean_over_views(model, views_of("flip", source))
     found = averaged(tf.constant(TALL), context)
     both = (TALL.astype(np.float64) + TALL[:, :, ::-1]) / 2
     np.testing.assert_allclose(found["a"], both[:, 0, 0, 0])
@@ -122,6 +124,8 @@ def test_nests_and_penalties():
     assert found["b"][0].dtype == tf.float64
     assert len(context.penalties) == 1 and model.calls == 2
     assert averaged.temperature == 3.0 and not hasattr(averaged, "absent")
+    half = mean_over_views(Outputs(lambda x: tf.cast(x, tf.float16)), views_of(SIX, source))
+    assert half(tf.constant(TALL), context).dtype == tf.float32
 
 
 def test_task_must_agree():
@@ -139,6 +143,7 @@ def test_task_must_agree():
         build_views(config, source, Own())
     assert len(build_views(config, source, Agrees())) == 2
     assert len(build_views(config, source, Classification())) == 2
+    assert len(build_views(config, source, FaultInjectingTask(Classification()))) == 2  # of verify
     assert build_views(Config(), source, Own()) == ()
 
 
