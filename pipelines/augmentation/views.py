@@ -39,7 +39,8 @@ class _Registered(NamedTuple):
 
 
 def _flip(_: float) -> tuple[View, ...]:
-    return (lambda images: images[:, :, ::-1],)
+    # Not images[:, :, ::-1], which takes several times as long on a CPU.
+    return (lambda images: tf.reverse(images, [2]),)
 
 
 def _shift(pixels: float) -> tuple[View, ...]:
