@@ -4,6 +4,7 @@ from pipelines.augmentation.augment import Augmentation
 from pipelines.augmentation.registry import register as register_augmentation
 from pipelines.augmentation.registry import register_pair as register_pair_augmentation
 from pipelines.augmentation.spec import augmentation_of, parse_augmentation, with_crop
+from pipelines.augmentation.views import WeightedView, register_view, views_of
 from pipelines.errors import reason
 from pipelines.feeds.batch_layout import (
     Batch,
@@ -81,6 +82,7 @@ __all__ = [
     "Spec",
     "StreamingFeed",
     "Vocabulary",
+    "WeightedView",
     "arrays",
     "augmentation_of",
     "available_memory",
@@ -115,6 +117,7 @@ __all__ = [
     "reason",
     "register_augmentation",
     "register_pair_augmentation",
+    "register_view",
     "size_text",
     "source_from_json",
     "source_of",
@@ -124,6 +127,7 @@ __all__ = [
     "text",
     "unpadded_batch",
     "usable_cores",
+    "views_of",
     "with_crop",
     "with_selected",
 ]

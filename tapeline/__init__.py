@@ -43,6 +43,7 @@ _IMPORTS = {
     "task": "engine.tasks.registry:TASKS.register",
     "text": "pipelines:text",
     "tfds": "pipelines.sources.tfds:tfds",
+    "view": "pipelines:register_view",
 }
 
 __all__ = list(_IMPORTS)

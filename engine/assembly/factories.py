@@ -18,6 +18,7 @@ from engine.optim.base import Optimizer
 from engine.optim.lookahead import Lookahead, SlowDecay
 from engine.optim.precision import LossScale
 from engine.optim.schedules import WarmupSchedule
+from engine.runtime.user_code import place
 from engine.tasks import build as tasks
 from engine.tasks.task import Task
 
@@ -80,6 +81,25 @@ def build_task(config: Config, source: pipelines.Source) -> Task:
     return tasks.build_task(
         config.task, source, labels=labels, arguments=config.arguments_of("task")
     )
+
+
+def build_views(
+    config: Config, source: pipelines.Source, task: Task
+) -> tuple[pipelines.WeightedView, ...]:
+    """Returns the views of inputs that `--evaluation_views` selects; () without the option.
+
+    Raises:
+      ValueError: if the option is invalid, or does not apply to the data set or the task.
+    """
+    views = pipelines.views_of(config.evaluation.evaluation_views, source)
+    if views and not task.averages_views:
+        kind = type(task)
+        raise ValueError(
+            f"{place(kind)}--evaluation_views={config.evaluation.evaluation_views}: the task "
+            f"{kind.__name__} does not say that the mean of outputs over views stands for the "
+            "outputs: set averages_views = True in the class if it does, or leave the option out"
+        )
+    return views
 
 
 def build_schedule(config: Config, steps: int) -> WarmupSchedule:

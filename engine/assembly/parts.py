@@ -20,6 +20,7 @@ from engine.core.evaluation import Evaluation
 from engine.core.loop import Loop
 from engine.core.state import TrainState
 from engine.core.step import Step, evaluation_step
+from engine.core.views import mean_over_views
 from engine.distributed import gpus, strategies
 from engine.distributed.collectives import HostCollectives
 from engine.distributed.reduction import reductions
@@ -54,6 +55,7 @@ class Parts:
     feeds: data.Feeds
     data: pipelines.DataIdentity  # digests of the examples
     recomputed: tuple[str, ...]  # names of the modules that --recompute selects
+    views: tuple[pipelines.WeightedView, ...]  # of --evaluation_views; (): the inputs alone
 
     def close(self) -> None:
         """Closes all feeds, which stops their prefetching."""
@@ -96,6 +98,12 @@ class Parts:
     def model(self) -> tf.Module:
         """The network that is trained."""
         return self.state.model
+
+    @property
+    def evaluated(self) -> tf.Module:
+        """The network that is evaluated: that of `model` or of its EMA, over the views, if any."""
+        scored = self.state.scored_model(self.config.evaluation.evaluate_ema)
+        return mean_over_views(scored, self.views)
 
     @property
     def traces(self) -> dict[str, int]:
@@ -176,6 +184,7 @@ def assemble(
     startup.ended("data")
     with xla.scope_of_parts(config.loop.jit, strategy):
         task = task or factories.build_task(config, source)
+    views = factories.build_views(config, source, task)
     steps_per_epoch = pipelines.steps_per_epoch(
         len(source.train), config.training.global_batch_size
     )
@@ -267,7 +276,7 @@ def assemble(
             config, source, feed_kind, strategy, shards=shards, augmentation=augmentation
         )
     startup.ended("data")
-    evaluated = state.scored_model(config.evaluation.evaluate_ema)
+    evaluated = mean_over_views(state.scored_model(config.evaluation.evaluate_ema), views)
     evaluate = evaluation_step(
         model=evaluated, task=task, dtype=step.dtype, preprocess=source.preprocess
     )
@@ -303,4 +312,5 @@ def assemble(
         feeds=feeds,
         data=pipelines.data_identity(source, data.cache_dir(config)),
         recomputed=tuple(recomputed),
+        views=views,
     )

@@ -19,6 +19,7 @@ from engine.checkpoint.catalog import LoadedCheckpoint
 from engine.checkpoint.restore import assign, restore_weights
 from engine.config.option import written
 from engine.config.schema import Config, changed, replaced
+from engine.core.views import mean_over_views
 from engine.distributed import strategies
 from engine.distributed.collectives import HostCollectives
 from engine.models.properties import named_variables
@@ -104,7 +105,7 @@ class TrainedModel(NamedTuple):
     """A run's network with trained weights, on one device, and the metadata of the weights."""
 
     config: Config
-    model: tf.Module
+    model: tf.Module  # over the views of --evaluation_views
     task: Task
     source: pipelines.Source  # as saved with the weights: specs, classes, preprocessing
     image_format: dict[str, Any] | None  # saved `ImageFormat.to_json()`; None: not measured
@@ -158,6 +159,7 @@ def trained_model(
         source = data.open_source(config)
         measured = image_format(source, data.cache_dir(config))
     task = factories.build_task(config, source)
+    views = factories.build_views(config, source, task)
     model = factories.build_network(config, source, task)
     if averaged is None:
         averaged = bool(config.optimizer.ema) and config.evaluation.evaluate_ema
@@ -169,7 +171,7 @@ def trained_model(
         renew_statistics(config, model, task, contents, single, interrupted=interrupted)
     return TrainedModel(
         config,
-        model,
+        mean_over_views(model, views),
         task,
         source,
         measured,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import sys
 
 from engine.config.option import OptionGroup, option
 
@@ -55,6 +56,15 @@ class LoopOptions(OptionGroup):
         return 0 if self.steps_per_loop == "auto" else int(self.steps_per_loop)
 
 
+def _registered_views() -> tuple[str, ...]:
+    """Returns the names of the views that users have registered.
+
+    The result is () if `pipelines.augmentation.views` is not imported: nothing is registered then.
+    """
+    module = sys.modules.get("pipelines.augmentation.views")
+    return module.registered_views() if module else ()
+
+
 @dataclasses.dataclass(frozen=True)
 class EvaluationOptions(OptionGroup):
     """Evaluation during training.
@@ -76,6 +86,14 @@ class EvaluationOptions(OptionGroup):
         "examples of each larger validation set that evaluations use, always the same ones, spread "
         "over the set; 0: all",
         minimum=0,
+        trajectory=True,
+    )
+    evaluation_views: str = option(
+        "",
+        "views over which evaluation, predict and export average the outputs of the model: flip, "
+        "images and mirror images; shift:N, images and those shifted by N pixels along both axes; "
+        "flip,shift:1 for both, which takes 6 passes; empty: the inputs alone",
+        registered=_registered_views,
         trajectory=True,
     )
     evaluate_at_start: bool = option(

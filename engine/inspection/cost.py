@@ -39,6 +39,7 @@ class Cost(NamedTuple):
     steps_per_epoch: int
     total_steps: int
     evaluations: int
+    views: int  # of each evaluated example; 0: the inputs alone
     kept: int  # checkpoints kept for good
     recomputed: tuple[str, ...]  # names of the modules that --recompute selects
 
@@ -98,6 +99,7 @@ def cost(
         steps_per_epoch=per_epoch,
         total_steps=steps,
         evaluations=steps // interval if source.validation is not None else 0,
+        views=len(parts.views),
         kept=steps // keep_every if keep_every else 0,
         recomputed=parts.recomputed,
     )
@@ -115,10 +117,11 @@ def table(found: Cost, config: Config) -> ReportTable:
     if found.kept:
         saves.append(f"{found.kept:,} kept for good")
     saves += [f"one every {seconds:,} seconds" if seconds else "", "one at the end"]
+    passes = f", of {found.views} passes each" if found.views else ""
     rows = [
         ("steps per epoch", f"{found.steps_per_epoch:,}"),
         ("steps of the run", f"{found.total_steps:,}"),
-        ("evaluations", f"{found.evaluations:,}"),
+        ("evaluations", f"{found.evaluations:,}{passes}"),
         ("checkpoints", f"{', '.join(filter(None, saves))}; {size(found.checkpoint)} each"),
         ("floating-point operations of a step", unknown if found.flops is None else flop(found)),
         *_recomputed(found.recomputed),

@@ -88,5 +88,6 @@ def run(config: Config) -> int:
             scores = parts.validation_scores(results) | test
         # An average has no file of its own.
         named = weights if config.run.averaged else restored_run.path
-        print(json.dumps(jsonable({"weights": named, **scores, "tables": tables})))
+        views = {"evaluation_views": config.evaluation.evaluation_views} if parts.views else {}
+        print(json.dumps(jsonable({"weights": named, **views, **scores, "tables": tables})))
         return signals.exit_status

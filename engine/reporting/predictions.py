@@ -72,9 +72,9 @@ def predictions(
 ) -> SplitPredictions | None:
     """Computes the predictions of a split; returns None if interrupted.
 
-    Uses the weights that evaluation uses: with `--ema` and `--evaluate_ema`, the EMA of the
-    weights. Runs on one device, even if the run uses several. Stops after the batch with which the
-    predictions, targets and losses exceed 1 GiB.
+    Uses the weights and views that evaluation uses: with `--ema` and `--evaluate_ema`, the EMA of
+    the weights. Runs on one device, even if the run uses several. Stops after the batch with which
+    the predictions, targets and losses exceed 1 GiB.
 
     Args:
       parts: assembled run.
@@ -126,7 +126,7 @@ def _traced(parts: Parts, feed: pipelines.Feed) -> Callable[..., Any]:
     {name: [rows, ...]}, a nest of targets [rows, ...], and losses [rows], including padding rows.
     """
     config, task = parts.config, parts.task
-    model = parts.state.scored_model(config.evaluation.evaluate_ema)
+    model = parts.evaluated
     dtype = compute_dtype(config.precision.precision)
 
     @tf.function(autograph=False)

@@ -39,6 +39,7 @@ _RESULTS = {
     "skipped_steps": "steps without a weight update",
     "left_out": "skipped bad steps",
     "evaluation_examples": "examples of each larger validation set",
+    "evaluation_views": "views of each evaluated example",
     "parameters": "parameters",
     "device": "device",
     "precision": "precision",

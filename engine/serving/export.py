@@ -213,6 +213,7 @@ def _metadata(trained: TrainedModel, serving: ServingModule, difference: float) 
         "class_names": list(source.class_names),
         "weights": trained.description,
         "averaged": trained.averaged,
+        **({"evaluation_views": views} if (views := config.evaluation.evaluation_views) else {}),
         "precision": config.precision.precision,
         "difference": difference,
         "versions": {"tapeline": engine.__version__, "tensorflow": tf.__version__},

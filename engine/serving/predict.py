@@ -85,9 +85,11 @@ def run(config: Config) -> int:
         for each in failed:
             print(f"error: {each.name} {each.error}", file=sys.stderr)
         print(_write(trained, predictions, arrays, failed, drawn), flush=True)
-        summary = {"predicted": len(predictions), "failed": len(failed)}
+        summary: dict[str, Any] = {"predicted": len(predictions), "failed": len(failed)}
         if correct := [each["right"] for each in predictions if "right" in each]:
             summary |= {"right": sum(correct), "accuracy": sum(correct) / len(correct)}
+        if views := config.evaluation.evaluation_views:
+            summary |= {"evaluation_views": views}
         print(json.dumps(summary))
         return signals.exit_status or int(bool(failed))
 

@@ -34,6 +34,7 @@ class Classification(Task):
     """
 
     section = "engine.reporting.classification_section:section"
+    averages_views = True
     loss_unit = "cross-entropy, nats"
 
     def __init__(

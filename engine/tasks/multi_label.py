@@ -24,6 +24,7 @@ class MultiLabel(Task):
     """
 
     section = "engine.reporting.label_section:section"
+    averages_views = True
     loss_unit = "cross-entropy, nats"
 
     def __init__(self, metrics: Mapping[str, Metric] | None = None) -> None:

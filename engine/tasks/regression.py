@@ -37,6 +37,7 @@ class Regression(Task):
     """
 
     section = "engine.reporting.regression_section:section"
+    averages_views = True
 
     def __init__(
         self,

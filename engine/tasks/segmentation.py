@@ -31,6 +31,7 @@ class Segmentation(Task):
     """
 
     section = "engine.reporting.mask_section:section"
+    averages_views = True
     loss_unit = "cross-entropy, nats"
 
     def __init__(

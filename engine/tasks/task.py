@@ -30,12 +30,15 @@ class Task:
         predictions; "" for the section that fits any task.
       ignore_label: label in targets that counts neither in the loss nor in metrics; None: all
         count.
+      averages_views: whether the mean of the model's outputs over views of an input, such as its
+        mirror image, stands for its outputs, as that of logits does; `--evaluation_views` needs it.
       loss_unit: name of the loss and its unit, for the axis of a chart.
     """
 
     metrics: Mapping[str, Metric] = {}
     section: str = ""
     ignore_label: int | None = None
+    averages_views: bool = False
     loss_unit: str = "loss"
 
     def output_spec(self, source: Source) -> Any:

@@ -67,6 +67,9 @@ def setting(parts: Parts) -> str:
     compiled = {"off": "nothing", "step": "each step", "loop": "the loop"}[parts.jit]
     why = f": {parts.jit_reason}" if parts.jit_reason else ""
     lines.append(f"       --jit={config.loop.jit}: XLA compiles {compiled}{why}")
+    if parts.views:
+        selected = f"--evaluation_views={config.evaluation.evaluation_views}"
+        lines.append(f"       {selected}: evaluation takes {len(parts.views)} passes")
     if not config.devices.is_deterministic:
         lines.append(f"       --deterministic=no gives up {GIVEN_UP}")
     return "\n".join(lines)

@@ -47,7 +47,8 @@ def outcome(
     state, startup_seconds = parts.state, meter.startup_seconds
     step, best_step = int(state.step), int(state.best.step)
     loaded = user_code.digests()
-    examples = parts.config.evaluation.evaluation_examples
+    evaluation = parts.config.evaluation
+    examples, views = evaluation.evaluation_examples, evaluation.evaluation_views
     best = {"step": best_step, "metric": metric, "value": float(state.best.value)}
     return {
         "step": step,
@@ -59,6 +60,7 @@ def outcome(
         **parts.validation_scores(results),
         "test": results.get("test"),
         **({"evaluation_examples": examples} if examples else {}),
+        **({"evaluation_views": views} if parts.views else {}),
         "train_seconds": meter.train_seconds,
         "steps_per_second": meter.steps_per_second,
         **meter.figures,

@@ -42,7 +42,7 @@ class FaultInjectingTask(Task):
     def __init__(self, task: Task) -> None:
         self._summed = {n: _FaultyMetric(each) for n, each in summed(task.metrics).items()}
         self.metrics: Mapping[str, Metric] = {**task.metrics, **self._summed}
-        self.task = task
+        self.task, self.averages_views = task, task.averages_views
         self.drawn: set[str] = set()  # kinds of random numbers that traced training steps draw
         # On each local device: a program that XLA compiled reads no variable of another device.
         self._rows: dict[str, tf.Variable] = {}

@@ -61,7 +61,7 @@ EVALUATIONS = (
     (),
     ("--evaluate_every=7",),
     ("--evaluate_every=4", "--evaluate_at_start"),
-    ("--evaluate_at_start",),
+    ("--evaluate_at_start", "--evaluation_views=flip,shift:1"),
     ("--evaluate_every=25", "--ema=0.9", "--accumulate=2"),
     (
         *("--evaluate_every=7", "--validation_split=a=0.05,b=0.05,c=test[50:80]"),

@@ -93,6 +93,7 @@ FACTORS: dict[str, tuple[str, ...]] = {
         "--validation_split=validation=0.1,b=0.1",
     ),
     "evaluation_examples": ("", "--evaluation_examples=5"),
+    "evaluation_views": ("", "--evaluation_views=flip,shift:1"),
     "test": ("", "--test_split="),
     "evaluate": ("", "--evaluate_every=4", "--evaluate_every=5 --evaluate_at_start=true"),
     "steps_per_loop": ("", "--steps_per_loop=1", "--steps_per_loop=5"),

@@ -61,6 +61,11 @@ def brightness(images, numbers, strength):
     return images * (1 + strength * (2 * numbers[:, :, tf.newaxis, tf.newaxis] - 1))
 
 
+@tl.view
+def upside_down(images):
+    return images[:, ::-1]
+
+
 if __name__ == "__main__":
     sys.exit(tl.main(sys.argv[1:]))
 """
@@ -74,6 +79,7 @@ OPTIONS = (
     "--metrics=accuracy,second_guess",
     "--monitor=validation_second_guess",
     "--augment=brightness:0.5,shift:1",
+    "--evaluation_views=upside_down",
     "--learning_rate=0.003",
 )
 
@@ -100,11 +106,11 @@ def test_one_file_adds_each_part(tmp_path: Path):
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["best"]["metric"] == "validation_second_guess"
     assert result["test"]["accuracy"] < result["test"]["second_guess"] <= 1
-    assert result["traces"]["train"] == 1
+    assert result["traces"]["train"] == 1 and result["evaluation_views"] == "upside_down"
     page = (tmp_path / "run" / "report.html").read_text()
     assert ">second_guess<" in page
     listed = _python(tmp_path, "own.py", "--help").stdout
-    for name in ("sign_descent", "sawtooth", "wide", "second_guess", "brightness"):
+    for name in ("sign_descent", "sawtooth", "wide", "second_guess", "brightness", "upside_down"):
         assert name in listed
 
 
@@ -114,6 +120,7 @@ MISSPELLED = {
     "--metrics=second_gues": "'second_guess'",
     "--monitor=validation_second_gues": "'validation_second_guess'",
     "--augment=brightnes": "'brightness'",
+    "--evaluation_views=upsidedown": "'upside_down'",
 }
 
 
