@@ -12,6 +12,7 @@ import tensorflow as tf
 import pipelines
 from engine.assembly import data, device_memory, factories, precision, threads
 from engine.assembly.compiled_step import StepExamination
+from engine.assembly.initial_state import initial_state
 from engine.config.option import names_in
 from engine.config.schema import Config
 from engine.core import xla
@@ -127,15 +128,6 @@ def _runtime_errors() -> Iterator[None]:
         raise RuntimeError(f"cannot set the run up: {pipelines.reason(error)}") from error
 
 
-def _state_advice(config: Config) -> str:
-    """Returns what to reduce when a device has no memory for the state."""
-    ema = ", and without --ema" if config.optimizer.ema else ""
-    return (
-        f"the weights and the slots of --optimizer={config.optimizer.optimizer} need more: give a "
-        f"smaller model, or an optimizer with fewer slots, such as sgd{ema}"
-    )
-
-
 @_runtime_errors()
 def assemble(
     config: Config,
@@ -193,23 +185,8 @@ def assemble(
         schedule = factories.build_schedule(config, steps)
     augmentation = pipelines.augmentation_of(config.data.augment, source)
 
-    with strategy.scope(), device_memory.memory_for(_state_advice(config)):
-        model = factories.build_network(config, source, task)
-        factories.initialize_from_data(config, source, model)
-        ema_model = factories.build_network(config, source, task) if config.optimizer.ema else None
-        if ema_model is not None:  # the EMA starts from the model's initial weights
-            for average, variable in zip(ema_model.variables, model.variables, strict=True):
-                average.assign(variable)
-        optimizer = factories.build_optimizer(config, model, steps)
-        optimizer.create_slots(model.trainable_variables)
-    state = TrainState(
-        model,
-        optimizer,
-        task.metrics,
-        ema=ema_model,
-        plateau=schedule.plateau,
-        make_loss_scale=lambda: factories.build_loss_scale(config),
-    )
+    state = initial_state(config, source, task, schedule, steps, strategy)
+    model = state.model
     startup.ended("network")
 
     synchronise, reduce = reductions(shards)
@@ -218,13 +195,13 @@ def assemble(
     step = Step(
         model=model,
         task=task,
-        optimizer=optimizer,
+        optimizer=state.optimizer,
         schedule=schedule,
         seed=seed,
         dtype=compute_dtype(config.precision.precision),
         scaled=state.loss_scale.dynamic,
         clip=Clip(config.optimizer.clip_norm, config.optimizer.clip_value),
-        average=ema_model,
+        average=state.ema,
         ema=config.optimizer.ema,
         preprocess=source.preprocess,
         synchronise=synchronise,
@@ -237,7 +214,7 @@ def assemble(
         config.loop.jit,
         devices,
         model,
-        (task, optimizer, *task.metrics.values()),
+        (task, state.optimizer, *task.metrics.values()),
         shards=shards,
         augments=augmentation is not None,
         obstacle=examination,
