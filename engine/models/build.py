@@ -127,7 +127,7 @@ def _abstract_outputs(name: str, model: tf.Module, inputs: Any) -> Any:
     Raises ValueError if the call creates variables, or does not take (inputs, context).
     """
     try:
-        inspect.signature(model).bind(inputs, ForwardContext()) 
+        inspect.signature(model).bind(inputs, ForwardContext())
     except TypeError as error:
         raise ValueError(
             f"{name} returned a {type(model).__name__} that cannot be called with (inputs, "
