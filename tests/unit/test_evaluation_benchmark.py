@@ -1,4 +1,4 @@
-"""The benchmark of evaluation: its table is that of its figures, and it compares what it measures."""
+"""The benchmark of evaluation: its table is that of its figures, and other results are seen."""
 
 from __future__ import annotations
 
