@@ -334,7 +334,8 @@ def begun(module: str, raw: str, args: argparse.Namespace, *options: str) -> dic
 def write(out: Path, results: dict[str, Any], table: str, lines: list[str]) -> None:
     """Writes `results` as JSON to the file that its "raw" names, and `lines` to the file `table`.
 
-    Both files are in the directory `out`.
+    Both files are in the directory `out`, which is created if it does not exist.
     """
+    out.mkdir(parents=True, exist_ok=True)
     (out / results["raw"]).write_text(compact.dumps(results) + "\n")
     (out / table).write_text("\n".join(lines) + "\n")

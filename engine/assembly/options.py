@@ -99,9 +99,13 @@ class DataOptions(OptionGroup):
         "features of a TFDS data set that are the inputs, by name; several make a dict; empty: its "
         "supervised keys",
         trajectory=True,
+        describes="inputs",
     )
     target_features: str = option(
-        "", "features of a TFDS data set that are the targets; as --input_features", trajectory=True
+        "",
+        "features of a TFDS data set that are the targets; as --input_features",
+        trajectory=True,
+        describes="inputs",
     )
     train_split: str = option("train", "TFDS split to train on", trajectory=True)
     validation_split: str = option(
@@ -122,7 +126,11 @@ class DataOptions(OptionGroup):
         False, "leave damaged files of a folder out, instead of refusing it", trajectory=True
     )
     image_size: tuple[int, ...] = option(
-        (), "HEIGHT,WIDTH to resize images to; empty: no resizing", minimum=1, trajectory=True
+        (),
+        "HEIGHT,WIDTH to resize images to; empty: no resizing",
+        minimum=1,
+        trajectory=True,
+        describes="inputs",
     )
     fit: str = option(
         "pad",
@@ -130,6 +138,7 @@ class DataOptions(OptionGroup):
         "of its border; crop: its centre; stretch: the aspect ratio changes",
         choices=FITS,
         trajectory=True,
+        describes="inputs",
         legacy="stretch",
         legacy_with="image_size",
     )
@@ -137,6 +146,7 @@ class DataOptions(OptionGroup):
         True,
         "antialias where an image gets smaller: average all pixels instead of the nearest four",
         trajectory=True,
+        describes="inputs",
         legacy=False,
         legacy_with="image_size",
     )
@@ -155,12 +165,14 @@ class DataOptions(OptionGroup):
         "by feature, to mean 0 and deviation 1 in the training split; auto: unit for images; none",
         choices=SCALES,
         trajectory=True,
+        describes="network",
     )
     context: int = option(
         0,
         "tokens of an example of a text, a window of it; 0: as the source says, else 64",
         minimum=0,
         trajectory=True,
+        describes="inputs",
     )
     tokens: str = option(
         "auto",
@@ -168,6 +180,7 @@ class DataOptions(OptionGroup):
         "as the source says, else characters",
         choices=("auto", "characters", "bytes"),
         trajectory=True,
+        describes="inputs",
     )
     feed: str = option(
         "auto",

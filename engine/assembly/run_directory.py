@@ -96,6 +96,16 @@ def await_checkpoint(run_dir: str, timeout: float) -> None:
         time.sleep(_POLL)
 
 
+def check_writable(run_dir: str) -> None:
+    """Raises ValueError if run_dir is a file or not writable, or could not be created."""
+    path = Path(os.path.abspath(run_dir))
+    existing = next(each for each in (path, *path.parents) if os.path.lexists(each))
+    if not os.path.isdir(existing):
+        raise ValueError(f"--run_dir={run_dir}: {existing} is a file; give a directory")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ValueError(f"--run_dir={run_dir}: {existing} is not writable")
+
+
 def open_for_training(config: Config) -> Config | None:
     """Checks that training may start or resume in run_dir; returns the options of a run to resume.
 
@@ -109,12 +119,7 @@ def open_for_training(config: Config) -> Config | None:
         if options that affect the weights have changed after step 0.
     """
     run_dir, resume = config.run.run_dir, config.run.resume
-    path = Path(os.path.abspath(run_dir))
-    existing = next(each for each in (path, *path.parents) if os.path.lexists(each))
-    if not os.path.isdir(existing):
-        raise ValueError(f"--run_dir={run_dir}: {existing} is a file; give a directory")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise ValueError(f"--run_dir={run_dir}: {existing} is not writable")
+    check_writable(run_dir)
     if os.path.isfile(os.path.join(catalog.newest_directory(run_dir), "checkpoint")):
         raise ValueError(
             f"{run_dir} holds a run of Tapeline 0.2 or older: go on with that version, or give "

@@ -18,7 +18,7 @@ from engine.checkpoint.averaging import load_average
 from engine.checkpoint.catalog import LoadedCheckpoint
 from engine.checkpoint.restore import assign, restore_weights
 from engine.config.option import written
-from engine.config.schema import Config, changed, replaced
+from engine.config.schema import Config, changed, option_fields, replaced
 from engine.core.views import mean_over_views
 from engine.distributed import strategies
 from engine.distributed.collectives import HostCollectives
@@ -124,6 +124,7 @@ def trained_model(
     config: Config,
     *,
     averaged: bool | None = None,
+    reads_data: bool = False,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> TrainedModel:
     """Builds a run's network, on one device, with the weights that `--weights` selects.
@@ -135,6 +136,7 @@ def trained_model(
     Args:
       config: options of the run.
       averaged: whether to use the EMA of the weights; None: as evaluation does.
+      reads_data: whether the inputs are examples of a data set, which the options describe.
       interrupted: returns whether to stop the pass over the training data for `average:K`.
 
     Raises:
@@ -145,7 +147,7 @@ def trained_model(
     chosen = choose(config)
     before = run_directory.read_options(config.run.run_dir)
     assert before is not None, "a run has options"
-    _refuse_other_network(config, before)
+    _refuse_other_network(config, before, reads_data=reads_data)
     devices = config.devices
     strategies.set_threads(devices.intra_op_threads, devices.inter_op_threads)
     if devices.strategy == "multi_worker":  # one machine is enough
@@ -202,7 +204,7 @@ def restored(
     chosen = chosen or choose(config)
     before = run_directory.read_options(config.run.run_dir)
     assert before is not None, "a run has options"
-    _refuse_other_network(config, before)
+    _refuse_other_network(config, before, reads_data=True)
     if config.devices.strategy == "multi_worker":  # one machine is enough
         config = replaced(config, strategy="auto")
     parts = assemble(config)
@@ -224,14 +226,24 @@ def restored(
     return RestoredRun(parts, chosen.snapshot.path, chosen.description)
 
 
-def _refuse_other_network(config: Config, before: Config) -> None:
+def _refuse_other_network(config: Config, before: Config, *, reads_data: bool) -> None:
+    """Raises ValueError if an option that describes the trained network has another value.
+
+    Without `reads_data`, the examples are no data set's: then the options that describe how its
+    examples become inputs count, too, because what was saved with the weights is used instead.
+    """
+    what = {field.name: field.metadata["describes"] for field in option_fields()}
+    fixed = ("network",) if reads_data else ("network", "inputs")
     differences = [
         f"--{name}={written(now)} (is {written(old)})"
         for name, old, now in changed(before, config, "trajectory")
-        if hasattr(config.model, name) or name.startswith("model.")
+        if what.get(name, "") in fixed or name.startswith("model.")
     ]
     if differences:
-        raise ValueError(f"{config.run.run_dir} holds another network: {', '.join(differences)}")
+        raise ValueError(
+            f"{config.run.run_dir} holds another network: {', '.join(differences)}; leave that "
+            "out, or give the --run_dir of such a run"
+        )
 
 
 def _refuse_other_data(parts: Parts, before: Config, snapshot: LoadedCheckpoint) -> None:

@@ -50,8 +50,7 @@ def measure(config: Config, bar: Progress, signals: Signals) -> Measurement:
       signals: received signals, which are polled.
 
     Raises:
-      ValueError: for invalid options or damaged data, or when the graph of a training step has an
-        unknown dimension.
+      ValueError: for invalid options or damaged data.
       OSError: when a data file cannot be read, or a temporary file cannot be written.
       RuntimeError: when TensorFlow fails, or for more bad steps than training may skip.
       Interrupted: when a signal is received.
@@ -87,7 +86,7 @@ class Measurement:
       trace_seconds: duration of tracing the training loop.
       first_call_seconds: sum of `trace_seconds` and the duration of the first step.
       flop: number of floating-point operations of a step on all replicas, as `flops_of_step`
-        counts them in the training loop.
+        counts them in the training loop; None if the graph does not know a dimension.
       model_flop: number of operations of a step, counted as `flop`, in a loop that does not crop
         images to the part that affects the outputs; equal to `flop` if the model does not crop.
       steps_per_block: number of steps in a block.
@@ -137,7 +136,7 @@ class Measurement:
             training may skip.
           tf.errors.OpError: when TensorFlow fails otherwise.
           ValueError: when the model, task, a metric or the optimizer is found invalid while a loop
-            is traced, or when the graph of a step has an unknown dimension.
+            is traced.
         """
         self._poll("tracing")
         plain = self._stepper(self.parts.loop)
@@ -149,10 +148,10 @@ class Measurement:
         self.first_call_seconds = stopwatch() - started
         # Floating-point operations of a step on all replicas: as computed, and without cropping.
         micro_batches = self._feed.layout.local_micro_batches
-        self.flop = flops_of_step(graph, micro_batches)
+        self.flop = _flops(graph, micro_batches)
         uncropped = getattr(self.parts.model, "uncropped", contextlib.nullcontext)
         with uncropped():
-            self.model_flop = flops_of_step(self.parts.loop.graph(retrace=True), micro_batches)
+            self.model_flop = _flops(self.parts.loop.graph(retrace=True), micro_batches)
         self._poll("warming up")
         steps = self.steps_per_block = self._steps_of_block(plain)
         rate = roofline(compute_dtype(self._config.precision.precision), gpu=self._gpu)
@@ -274,3 +273,14 @@ class Measurement:
     def _synchronize(self) -> None:
         if self._gpu:
             tf.test.experimental.sync_devices()
+
+
+def _flops(graph: Any, local_micro_batches: int) -> float | None:
+    """Returns `flops_of_step`; None if the graph does not know a dimension.
+
+    This may be so in a user's model, for example after `tf.py_function`.
+    """
+    try:
+        return flops_of_step(graph, local_micro_batches)
+    except ValueError:
+        return None

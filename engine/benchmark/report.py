@@ -24,7 +24,6 @@ def figures(measurement: Measurement) -> dict[str, Any]:
     """
     parts, plain = measurement.parts, np.array(measurement.blocks["plain"])
     rates = measurement.steps_per_block / plain
-    flops = measurement.model_flop * rates / 1e9
     feed = parts.feeds.training
     steps_per_second = spread(rates, 50, 10, 90)
     step_ms = spread([1e3 * seconds for seconds in measurement.each_step], 50, 90, 99)
@@ -34,11 +33,7 @@ def figures(measurement: Measurement) -> dict[str, Any]:
         "examples_per_second": steps_per_second["median"] * feed.examples / feed.steps_per_epoch,
         "step_ms": {"p50": step_ms.pop("median"), **step_ms},
         "step_ms_by": measurement.each_step_by,
-        "gflops": float(np.median(flops)),
-        "gflop_per_step": measurement.model_flop / 1e9,
-        "computed_gflop_per_step": measurement.flop / 1e9,
-        "roofline_gflops": float(np.median(measurement.roofline)),
-        "roofline_fraction": median_ratio(flops, measurement.roofline),
+        **_operations(measurement, rates),
         "input_wait_fraction": _input_wait_fraction(measurement.blocks),
         "traces": parts.traces,
         "trace_seconds": measurement.trace_seconds,
@@ -80,6 +75,26 @@ def figures(measurement: Measurement) -> dict[str, Any]:
     }
 
 
+def _operations(measurement: Measurement, rates: np.ndarray) -> dict[str, float | None]:
+    """Returns the figures of floating-point operations; `rates` are steps per second, per round.
+
+    Those that depend on a number of operations that is not known are None.
+    """
+    gflop, computed = (
+        None if flop is None else flop / 1e9 for flop in (measurement.model_flop, measurement.flop)
+    )
+    gflops = None if gflop is None else gflop * rates
+    return {
+        "gflops": None if gflops is None else float(np.median(gflops)),
+        "gflop_per_step": gflop,
+        "computed_gflop_per_step": computed,
+        "roofline_gflops": float(np.median(measurement.roofline)),
+        "roofline_fraction": (
+            None if gflops is None else median_ratio(gflops, measurement.roofline)
+        ),
+    }
+
+
 def _input_wait_fraction(blocks: dict[str, list[float]]) -> float:
     """Returns the fraction of step time that a repeated batch in memory saves.
 
@@ -95,8 +110,6 @@ def table(results: dict[str, Any]) -> str:
     rate, step = results["steps_per_second"], results["step_ms"]
     steps = f"{results['blocks']} blocks, {results['steps_timed']:,} steps"
     percentiles = f"p90 {step['p90']:.3f}, p99 {step['p99']:.3f}"
-    flop = f"{results['gflop_per_step']:.4g} GFLOP a step"
-    roofline = f"{results['roofline_gflops']:,.0f} GFLOP/s in plain matrix products"
     compiling = f"{results['compile_seconds']:.2f} s in TensorFlow's graph optimizer"
     traces = ", ".join(f"{name} {count}" for name, count in results["traces"].items())
     rows = [
@@ -107,8 +120,7 @@ def table(results: dict[str, Any]) -> str:
         ),
         ("examples/s", f"{results['examples_per_second']:,.0f}", f"{results['data']} data"),
         ("ms per step", f"{step['p50']:.3f}", f"{percentiles}, by {results['step_ms_by']}"),
-        ("GFLOP/s", f"{results['gflops']:,.1f}", f"{flop} in matrix products and convolutions"),
-        ("roofline fraction", f"{results['roofline_fraction']:.1%}", roofline),
+        *_rows_of_operations(results),
         (
             "input wait",
             f"{results['input_wait_fraction']:.1%}",
@@ -136,6 +148,19 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(
         f"{name:<{width}}  {value:>{middle}}  {note}".rstrip() for name, value, note in rows
     )
+
+
+def _rows_of_operations(results: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Returns the rows of the rate of operations and of its fraction of the roofline."""
+    roofline = f"{results['roofline_gflops']:,.0f} GFLOP/s in plain matrix products"
+    if results["gflops"] is None:
+        why = "the graph does not know all sizes in matrix products and convolutions"
+        return [("GFLOP/s", "not known", why), ("roofline fraction", "not known", roofline)]
+    flop = f"{results['gflop_per_step']:.4g} GFLOP a step in matrix products and convolutions"
+    return [
+        ("GFLOP/s", f"{results['gflops']:,.1f}", flop),
+        ("roofline fraction", f"{results['roofline_fraction']:.1%}", roofline),
+    ]
 
 
 def _row_of_extra(name: str, extra: dict[str, Any]) -> tuple[str, str, str]:

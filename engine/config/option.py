@@ -26,6 +26,7 @@ def option(
     power_of_2: bool = False,  # must be a power of 2, from 2^-60 to 2^60, or 0 if that is in range
     trajectory: bool = False,
     affects: str = "",
+    describes: str = "",
     same: Mapping[str, str] = MappingProxyType({}),  # a value -> another that means the same
     legacy: Any = None,  # value for a run whose config.flags predates the option; None: default
     legacy_with: str = "",  # option that a run must set for the legacy value to apply; "": none
@@ -36,9 +37,15 @@ def option(
     with another value. Otherwise `affects` names what the value affects: "length", the number of
     steps; "record", files written during training; "end", files written after the last step; "",
     none of these. `same` maps values to others of the same effect: such a pair is no change.
+
+    `describes` says what of a trained run the value describes, for the modes that use its weights:
+    "network", the network with its preprocessing, of which no mode takes another; "inputs", how
+    examples of a data set become inputs of the network, of which a mode takes another only if it
+    reads a data set; "", none of these.
     """
     metadata = dict(locals())  # the arguments above
     assert affects in ("", "length", "record", "end") and not (trajectory and affects)
+    assert describes in ("", "network", "inputs") and (trajectory or not describes)
     metadata["affects"] = "trajectory" if trajectory else affects
     return dataclasses.field(default=default, metadata=metadata)
 

@@ -15,7 +15,9 @@ class InspectionOptions(OptionGroup):
     is the heading in `--help`.
     """
 
-    inspect_path: str = option("inspect.html", "page that --mode=inspect writes")
+    inspect_path: str = option(
+        "", "page that --mode=inspect writes; empty: inspect.html in run_dir"
+    )
     inspect_steps: int = option(
         50,
         "training steps that --mode=inspect takes on one batch, to see whether the network can "

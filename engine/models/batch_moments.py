@@ -40,7 +40,7 @@ def moments(
         whole = rows.all_valid()
         if whole is True:
             return _of_kernel(x, rows)
-        return tf.cond(whole, lambda: _of_kernel(x, rows), lambda: _around_first_row(x, rows))
+        return tf.cond(whole, lambda: _of_kernel(x, rows), lambda: _of_valid_rows(x, rows))
     mean, variance = _in_one_pass(x, rows)
     # Also if the squares overflow, so that the variance is nan.
     near = tf.reduce_all(tf.square(mean) <= _FAR * (variance + epsilon))
@@ -90,3 +90,14 @@ def _of_kernel(x: tf.Tensor, rows: ValidRows) -> tuple[tf.Tensor, tf.Tensor]:
     channels = x.shape[-1:]
     _, mean, variance = normalize_by_moments(x, rows, tf.ones(channels), tf.zeros(channels), 1e-3)
     return mean, variance
+
+
+def _of_valid_rows(x: tf.Tensor, rows: ValidRows) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns `_of_kernel` of the valid rows, which are copied in the dtype of `x`, of 16 bits.
+
+    Without a valid row, both are 0.
+    """
+    assert rows.mask is not None, "without a mask, all rows are valid"
+    mean, variance = _of_kernel(tf.boolean_mask(x, rows.mask > 0), rows)
+    some = rows.count > 0
+    return tf.where(some, mean, 0.0), tf.where(some, variance, 0.0)

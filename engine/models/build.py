@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -102,6 +103,12 @@ def _built(
         raise ValueError(
             f"{name} has outputs {described(found)}, and the task needs {described(outputs)}{hint}"
         )
+    pairs = zip(tf.nest.flatten(found), tf.nest.flatten(outputs), strict=True)
+    if any(b.shape.is_fully_defined() and not a.shape.is_fully_defined() for a, b in pairs):
+        raise ValueError(
+            f"{name}: the graph does not know the shape of its outputs, {described(found)}: return "
+            "tf.ensure_shape(outputs, [None, ...]) with all sizes but the rows"
+        )
     return model
 
 
@@ -117,8 +124,15 @@ def _layers(name: str, made: Sequence[Any]) -> Sequence[Layer]:
 def _abstract_outputs(name: str, model: tf.Module, inputs: Any) -> Any:
     """Traces a call in evaluation; returns the specs of the outputs for one example.
 
-    Raises ValueError if the call creates variables.
+    Raises ValueError if the call creates variables, or does not take (inputs, context).
     """
+    try:
+        inspect.signature(model).bind(inputs, ForwardContext())
+    except TypeError as error:
+        raise ValueError(
+            f"{name} returned a {type(model).__name__} that cannot be called with (inputs, "
+            "context): return tl.module(...) of it, or give it __call__(self, inputs, context)"
+        ) from error
     before = len(model.variables)
     called = tf.function(lambda rows: model(rows, ForwardContext()), autograph=False)
     outputs = called.get_concrete_function(batch_spec(inputs, 2)).structured_outputs
@@ -132,7 +146,8 @@ def _abstract_outputs(name: str, model: tf.Module, inputs: Any) -> Any:
 def described(specs: Any) -> str:
     """Formats a nest of `tf.TensorSpec` for a message, for example "float32 [28, 28, 1]"."""
     if isinstance(specs, tf.TensorSpec):
-        return f"{specs.dtype.name} {specs.shape.as_list()}"
+        sizes = "[...]" if specs.shape.rank is None else specs.shape.as_list()
+        return f"{specs.dtype.name} {sizes}"
     if isinstance(specs, Mapping):
         return "{" + ", ".join(f"{key}: {described(each)}" for key, each in specs.items()) + "}"
     return "(" + ", ".join(map(described, specs)) + ")"

@@ -18,9 +18,13 @@ class ModelOptions(OptionGroup):
       ValueError: if a value is invalid; see `OptionGroup`.
     """
 
-    model: str = option("cnn", "network", choices=NETWORKS, trajectory=True)
+    model: str = option("cnn", "network", choices=NETWORKS, trajectory=True, describes="network")
     hidden: tuple[int, ...] = option(
-        (512, 512), "units of each hidden layer of the mlp", minimum=1, trajectory=True
+        (512, 512),
+        "units of each hidden layer of the mlp",
+        minimum=1,
+        trajectory=True,
+        describes="network",
     )
     recompute: str = option(
         "",

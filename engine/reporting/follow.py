@@ -175,7 +175,7 @@ class EvaluationRows:
         self.path = Path(run_dir, "evaluations", f"{name}.jsonl")
         self.path.parent.mkdir(exist_ok=True)
         # Held until the process ends.
-        self._lock = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o644)
+        self._lock = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

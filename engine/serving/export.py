@@ -128,12 +128,14 @@ def _examples(trained: TrainedModel, any_size: bool) -> _Examples:
 def _random(random: np.random.Generator, spec: tf.TensorSpec) -> np.ndarray:
     """Returns `_RANDOM` random examples of a spec, [`_RANDOM`, ...], of the spec's dtype.
 
-    The values are standard normal for floats, 0 to 255 for uint8, and 0 or 1 for other dtypes.
+    The values are standard normal for floats, 0 to 255 for images of uint8, and 0 or 1 for others,
+    which may be ids of a small vocabulary.
     """
     shape, dtype = [_RANDOM, *spec.shape], spec.dtype.as_numpy_dtype
     if spec.dtype.is_floating:
         return random.standard_normal(shape).astype(dtype)
-    return random.integers(0, 256 if spec.dtype == tf.uint8 else 2, shape).astype(dtype)
+    is_image = spec.dtype == tf.uint8 and spec.shape.rank == 3
+    return random.integers(0, 256 if is_image else 2, shape).astype(dtype)
 
 
 def _expected(trained: TrainedModel, inputs: Any) -> dict[str, np.ndarray]:

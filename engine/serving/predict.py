@@ -19,6 +19,8 @@ from engine.assembly.trained import TrainedModel, trained_model
 from engine.config.schema import Config, replaced
 from engine.core.metrics import jsonable
 from engine.logging.progress import Progress
+from engine.models.build import described
+from engine.models.tracing import fits
 from engine.runtime.atomic_files import replace_file
 from engine.runtime.signals import Signals
 from engine.serving import inputs, sample_command
@@ -63,7 +65,11 @@ def run(config: Config) -> int:
         )
     paths = inputs.files(config.serving.inputs) if config.serving.inputs else []
     with Signals() as signals:
-        trained = trained_model(config, interrupted=lambda: bool(signals.received))
+        trained = trained_model(
+            config,
+            reads_data=bool(config.report.split),
+            interrupted=lambda: bool(signals.received),
+        )
         print(
             f"predicting by {trained.description}, {trained.path}, on {trained.device}", flush=True
         )
@@ -137,6 +143,12 @@ def _of_split(trained: TrainedModel) -> Iterator[PredictionRequest]:
     source = open_source(replaced(config, test_split=config.report.split))
     split = source.test
     assert split is not None, "a split was asked for"
+    given, taken = source.decoded[0], trained.source.decoded[0]
+    if not fits(given, taken):
+        raise ValueError(
+            f"--split={config.report.split}: its inputs are {described(given)}, and those of the "
+            f"network in {config.run.run_dir} {described(taken)}"
+        )
     progress = Progress(config.logging.progress, "predicting", len(split), unit="examples")
     for start in range(0, len(split), _BATCH):
         indices = np.arange(start, min(start + _BATCH, len(split)))

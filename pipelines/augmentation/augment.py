@@ -79,7 +79,7 @@ class Augmentation:
           rows - 1 rows, and the targets are class distributions, float32 [rows - 1, classes].
 
         Raises:
-          ValueError: when a transform of pairs changes a structure, shape or dtype.
+          ValueError: when a registered transform changes a structure, shape or dtype.
         """
         counts = self._counts
         parts = tf.split(numbers, list(counts.values()), axis=1)
@@ -112,9 +112,7 @@ class Augmentation:
             images = cutout(images, uniform["cutout"], self.strengths["cutout"])
         for name in uniform:
             if name in registry.image_transforms:
-                images = registry.image_transforms[name].transform(
-                    images, uniform[name], self.strengths[name]
-                )
+                images = _apply_image(name, self.strengths[name], images, uniform[name])
         alphas = {name: self.strengths[name] for name in mixing.MIXING if name in uniform}
         if alphas:
             return mixing.mix(images, labels, alphas, uniform, classes)
@@ -161,21 +159,48 @@ def _apply_pair(
       ValueError: when the transform changes a structure, shape or dtype.
     """
     result = registry.pair_transforms[name].transform(inputs, targets, numbers, strength)
+    return _like(name, "inputs and targets", (inputs, targets), lambda: tuple(result))
+
+
+def _apply_image(name: str, strength: float, images: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
+    """Returns the images that a registered transform returns for a batch, float32 [rows, H, W, C].
+
+    Raises:
+      ValueError: when the transform changes the shape or dtype.
+    """
+    result = registry.image_transforms[name].transform(images, numbers, strength)
+    return _like(name, "images", images, lambda: result)
+
+
+def _like(name: str, what: str, before: Any, result: Callable[[], Any]) -> Any:
+    """Returns the result of the transform `name`, with the static shapes of what it was given.
+
+    The graph does not know the shape of what, for example, `tf.py_function` returns: such a tensor
+    is checked when the graph runs.
+
+    Args:
+      name: name of the transform.
+      what: what the transform returns, for the error.
+      before: nest of the tensors that the transform was given.
+      result: returns the nest of the tensors that it returned.
+
+    Raises:
+      ValueError: when the nests differ in structure, a known shape or a dtype.
+    """
 
     def like(before: tf.Tensor, after: Any) -> tf.Tensor:
         after = tf.convert_to_tensor(after, before.dtype)
-        if after.shape != before.shape:
+        if not after.shape.is_compatible_with(before.shape):
             raise ValueError(f"{after.shape} instead of {before.shape}")
-        return after
+        return after if after.shape == before.shape else tf.ensure_shape(after, before.shape)
 
     try:
-        result = tf.nest.map_structure(like, (inputs, targets), tuple(result))
+        return tf.nest.map_structure(like, before, result())
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"--augment={name}: has to return inputs and targets of the shapes and dtypes that it "
-            f"gets: {' '.join(str(error).split())[:160]}"
+            f"--augment={name}: has to return {what} of the shapes and dtypes that it gets: "
+            f"{' '.join(str(error).split())[:160]}"
         ) from error
-    return result[0], result[1]
 
 
 def cutout(images: tf.Tensor, numbers: tf.Tensor, side: int) -> tf.Tensor:

@@ -143,16 +143,25 @@ def bilinear(images: tf.Tensor, y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
     The positions `y` and `x` are in pixels from the first pixel's centre, float32, and broadcast to
     [rows, H, W]. Returns float32 [rows, H, W, C]; at the centre of a pixel, exactly its value.
     """
+    height, width = images.shape[1:3]
+    # Clipped to the padding of zeros, each position has four neighbours.
+    y, x = tf.clip_by_value(y, -1, height), tf.clip_by_value(x, -1, width)
+    rows = images.shape[:1]
+    if y.shape == [*rows, height, 1] and x.shape == [*rows, 1, width]:
+        return _by_lines(images, y, x)
+    return _by_pixels(images, y, x)
+
+
+def _by_pixels(images: tf.Tensor, y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    """Returns the result of `bilinear` for any positions from -1 to H and from -1 to W."""
     height, width, channels = images.shape[1:]
-    # Clipped to the padding of zeros, each position has four neighbours. A pixel and its right
-    # neighbour are packed into one number, left + 256 * right, which is exact in float32: gathering
-    # is most of the work, and this halves it.
-    padded = tf.cast(tf.pad(images, [[0, 0], [1, 2], [1, 2], [0, 0]]), tf.float32)
+    # A pixel and its right neighbour are packed into one number, left + 256 * right, which is exact
+    # in float32: gathering is most of the work, and this halves it.
+    padded = tf.cast(_padded(images), tf.float32)
     stride = width + 3
     pixels = tf.reshape(padded, [-1, (height + 3) * stride, channels])
     pairs = pixels[:, :-1] + 256 * pixels[:, 1:]
 
-    y, x = tf.clip_by_value(y, -1, height), tf.clip_by_value(x, -1, width)
     top, left = tf.floor(y), tf.floor(x)
     down, right = (y - top)[..., tf.newaxis], (x - left)[..., tf.newaxis]
     # In float32, exact at these sizes: TensorFlow computes int32 on the host, even with a GPU.
@@ -168,3 +177,36 @@ def bilinear(images: tf.Tensor, y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
 
     upper, lower = row(0), row(1)
     return upper + down * (lower - upper)
+
+
+def _by_lines(images: tf.Tensor, y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    """Returns the result of `_by_pixels`, to the bit, for `y` [rows, H, 1] and `x` [rows, 1, W].
+
+    So are those of a shift and a zoom. Whole columns are gathered, and interpolated for all lines
+    of an image, and then whole lines: far fewer and longer pieces than pixels.
+    """
+    height, width, channels = images.shape[1:]
+    tall, wide = height + 3, width + 3
+    every = tf.range(tf.shape(images, tf.int64)[0])[:, tf.newaxis]
+    top, left = tf.floor(y), tf.floor(x)
+    down, right = y - top, x - left
+
+    def two(pieces: tf.Tensor, first: tf.Tensor, count: int) -> list[tf.Tensor]:
+        """Returns the pieces of each image at `first`, [rows, n], and those after them, float32."""
+        at = tf.cast(first + 1, tf.int64) + every * count
+        found = [tf.gather(pieces, tf.reshape(at + after, [-1])) for after in (0, 1)]
+        return [tf.cast(each, tf.float32) for each in found]
+
+    columns = tf.reshape(tf.transpose(_padded(images), [0, 2, 1, 3]), [-1, tall * channels])
+    before, after = two(columns, left[:, 0], wide)
+    columns = before + tf.reshape(right, [-1, 1]) * (after - before)
+    columns = tf.reshape(columns, [-1, width, tall, channels])
+    lines = tf.reshape(tf.transpose(columns, [0, 2, 1, 3]), [-1, width * channels])
+    upper, lower = two(lines, top[:, :, 0], tall)
+    lines = upper + tf.reshape(down, [-1, 1]) * (lower - upper)
+    return tf.reshape(lines, [-1, height, width, channels])
+
+
+def _padded(images: tf.Tensor) -> tf.Tensor:
+    """Returns images with a pixel of zeros above and on the left, and two on the other sides."""
+    return tf.pad(images, [[0, 0], [1, 2], [1, 2], [0, 0]])

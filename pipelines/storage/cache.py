@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import re
-import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -146,17 +146,19 @@ def store_program(cache_dir: str, name: str, file_name: str, content: bytes) -> 
 def written(path: str, pruned: bool = True) -> Iterator[BinaryIO]:
     """Yields a binary file that replaces the file `path` when the `with` block ends.
 
-    If the block raises an error, `path` is not changed. Creates the directory of `path`, the cache,
-    and, with `pruned`, prunes it at the end.
+    If the block raises an error, `path` is not changed. The file has the permissions of any new
+    file, which the umask determines. Creates the directory of `path`, the cache, and, with
+    `pruned`, prunes it at the end.
 
     Raises:
       OSError: when a file cannot be written or deleted.
     """
     cache_dir = os.path.dirname(path)
     os.makedirs(cache_dir, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=cache_dir, suffix=".part")
+    # Not by `tempfile`, whose files only their owner can read: several users may share a cache.
+    temporary = f"{path}.{os.getpid()}-{uuid.uuid4().hex}.part"
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with open(temporary, "xb") as file:
             yield file
         os.replace(temporary, path)
     except BaseException:

@@ -52,6 +52,35 @@ def test_json_figures(warm: Warm, tmp_path: Path, options: tuple[str, ...]):
     assert not (tmp_path / "run").exists()
 
 
+UNKNOWN_SIZES = """
+import tapeline as tl
+import tensorflow as tf
+
+
+class Network(tf.Module):
+    def __init__(self):
+        self.kernel = tf.Variable(tf.zeros([64, 10]))
+
+    def __call__(self, images):
+        flat = tf.py_function(lambda x: tf.reshape(x, [-1, 64]), [images], tf.float32)
+        return tf.matmul(tf.ensure_shape(flat, [None, 64]), self.kernel)
+
+
+@tl.model
+def network():
+    return tl.module(Network())
+"""
+
+
+def test_unknown_sizes(warm: Warm, tmp_path: Path):
+    """A graph that does not know all sizes has no number of operations; all else is measured."""
+    (tmp_path / "own.py").write_text(UNKNOWN_SIZES)
+    found = figures(warm, f"--load={tmp_path / 'own.py'}", "--model=network")
+    assert found["steps_per_second"]["median"] > 0 and found["roofline_gflops"] > 0
+    for name in ("gflops", "gflop_per_step", "computed_gflop_per_step", "roofline_fraction"):
+        assert found[name] is None
+
+
 def test_benchmark_with(warm: Warm, tmp_path: Path):
     """Saving, logging and evaluation are measured on request, and leave a run as it was."""
     run_dir = tmp_path / "run"

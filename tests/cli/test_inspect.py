@@ -149,9 +149,11 @@ def test_recipes(warm: Warm, tmp_path: Path, cache_dir: str, real_data: str, nam
 def test_run_is_not_changed(warm: Warm, tmp_path: Path):
     run = warm.train(tmp_path / "run", "--train_steps=30", *QUICK)
     files = {p: p.read_bytes() for p in run.run_dir.rglob("*") if p.is_file()}
-    page = f"--inspect_path={tmp_path / 'page.html'}"
-    outcome = warm.run("--mode=inspect", f"--run_dir={run.run_dir}", page, *QUICK)
+    outcome = warm.run("--mode=inspect", f"--run_dir={run.run_dir}", *QUICK)
     assert outcome.status == 0, outcome.said()
+    page = run.run_dir / "inspect.html"
+    assert outcome.out.endswith(f"; {page}\n") and "<h2>Findings</h2>" in page.read_text()
+    page.unlink()
     assert files == {p: p.read_bytes() for p in run.run_dir.rglob("*") if p.is_file()}
 
 

@@ -160,6 +160,9 @@ def test_input_patterns(run: Run, warm: Warm, examples, tmp_path: Path):
         (("--inputs=nowhere/*.png",), ["there is no nowhere/*.png"]),
         (("--inputs=a.png", "--split=test"), ["one of them"]),
         (("--split=nothing",), ["no split 'nothing'"]),
+        (("--split=test", "--image_size=9,9"), ["are uint8 [9, 9, 1]", "uint8 [8, 8, 1]"]),
+        (("--split=test", "--scale=none"), ["another network: --scale=none (is auto)"]),
+        (("--inputs=run.py", "--fit=crop"), ["another network: --fit=crop (is pad)"]),
     ],
 )
 def test_bad_input(run: Run, warm: Warm, tmp_path: Path, arguments, words):

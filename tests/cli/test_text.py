@@ -82,6 +82,7 @@ def test_sampling_is_a_function_of_its_options(warm: Warm, run: Run, tmp_path: P
     [
         (("--prompt=x & y",), "--prompt has characters that the training text does not have"),
         (("--prompt=12", "--inputs=a.npy"), "give --inputs=FILES, --split=SPLIT or --prompt=TEXT"),
+        (("--prompt=1", "--context=8"), "another network: --context=8 (is 16); leave that out"),
     ],
 )
 def test_refused_sampling(warm: Warm, run: Run, arguments, message):

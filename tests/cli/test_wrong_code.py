@@ -74,6 +74,12 @@ MODELS = {
         "return Net(inputs.shape.num_elements(), outputs.shape[0])",
         "return tl.module(Net(inputs.shape.num_elements(), 3))",
     ): "my.py:16: net has outputs float32 [3], and the task needs float32 [10]",
+    (SOFTMAX, "return tf.py_function(lambda x: x @ self.kernel, [rows], tf.float32)"): (
+        "my.py:16: net: the graph does not know the shape of its outputs, float32 [...]: return"
+    ),
+    ("(self, images, context)", "(self, images)"): (
+        "my.py:16: net returned a Net that cannot be called with (inputs, context): return "
+    ),
 }
 
 

@@ -6,6 +6,7 @@ import tensorflow as tf
 from scipy import stats
 
 from pipelines import Augmentation, parse_augmentation
+from pipelines.augmentation import registry
 
 SHAPE = (28, 28, 1)
 WARPS = "shift:2,rotation:10,zoom:0.1,shear:0.1,elastic:1"
@@ -384,8 +385,6 @@ def test_mixup_after_other_transforms():
 @pytest.fixture
 def pair(monkeypatch):
     """Registers transforms of pairs for one test; returns `mirror`, one of them."""
-    from pipelines.augmentation import registry
-
     monkeypatch.setattr(registry, "pair_transforms", {})
 
     @registry.register_pair
@@ -435,8 +434,6 @@ def test_pairs_of_nests(pair):
 
 
 def test_refuses_pairs(pair):
-    from pipelines.augmentation import registry
-
     with pytest.raises(ValueError, match="flip is of images, and the inputs are no images"):
         parse_augmentation("add,flip", None)
     with pytest.raises(ValueError, match="add:9: must be at most 5"):
@@ -446,6 +443,48 @@ def test_refuses_pairs(pair):
         found(tf.zeros([2, 3]), tf.zeros([2]), tf.zeros([2, 1]), 0)
     with pytest.raises(ValueError, match="registered already"):
         registry.register_pair("mirror")(pair)
+
+
+@pytest.mark.parametrize("of_pairs", [True, False])
+def test_static_shapes_after_python(monkeypatch, of_pairs):
+    """What Python returns in the graph has the static shapes of what it was given, and is checked.
+
+    Networks and `flops_of_step` take the number of rows from the graph.
+    """
+    monkeypatch.setattr(registry, "pair_transforms", {})
+    monkeypatch.setattr(registry, "image_transforms", {})
+
+    def python(images, *numbers):
+        more = 1 if numbers[-1] == 2.0 else 0
+        return tf.py_function(lambda x: tf.pad(x, [[0, more]] + [[0, 0]] * 3), [images], tf.float32)
+
+    if of_pairs:
+        registry.register_pair("python")(lambda x, y, u, s: (python(x, u, s), y))
+    else:
+        registry.register("python", numbers=1, default=1.0, maximum=2.0)(python)
+
+    def augment(spec):
+        found = parse_augmentation(spec, (4, 4, 1))
+        return tf.function(lambda x, u: found(x, tf.zeros([3]), u, 0)[0], autograph=False)
+
+    images, numbers = tf.random.stateless_uniform([3, 4, 4, 1], [1, 2]), tf.zeros([3, 1])
+    function = augment("python").get_concrete_function(images, numbers)
+    assert function.output_shapes == images.shape
+    np.testing.assert_array_equal(function(images, numbers), images)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="is not compatible"):
+        augment("python:2")(images, numbers)
+
+
+def test_refuses_images_of_another_shape(monkeypatch):
+    monkeypatch.setattr(registry, "image_transforms", {})
+
+    @registry.register("grow", numbers=1, default=1.0, maximum=1.0)
+    def grow(images, numbers, strength):
+        return tf.tile(images, [1, 2, 1, 1])
+
+    found = parse_augmentation("grow", (4, 4, 1))
+    with pytest.raises(ValueError, match=r"--augment=grow: has to return images of the shapes"):
+        found(tf.zeros([2, 4, 4, 1]), tf.zeros([2]), tf.zeros([2, 1]), 0)
 
 
 def test_strength_of_a_pair_that_takes_none(pair):

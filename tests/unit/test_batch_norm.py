@@ -195,6 +195,31 @@ def test_replica_of_padding(dtype):
     assert_close(found, reference(x, upstream, mask, layer), x, layer, dtype, 12)
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_no_copy_in_32_bits(alone):
+    """Activations of 16 bits are read as they are, also where rows are padding."""
+    layer, spec = layer_of(3), tf.TensorSpec([8, 2, 2, 3], tf.bfloat16)
+
+    @tf.function(autograph=False)
+    def step(x, mask):
+        context = ForwardContext(
+            True, mask, dtype=x.dtype, all_reduce=list if alone else lambda each: each
+        )
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, context)
+        return tape.gradient(y, [x, layer.scale, layer.offset], tf.roll(x, 1, 0))
+
+    found = nodes(step.get_concrete_function(spec, tf.TensorSpec([8])))
+    assert not [
+        node.name
+        for node in found
+        if node.op == "Cast"
+        and "SrcT" in node.attr
+        and node.attr["SrcT"].type == tf.bfloat16.as_datatype_enum
+    ]
+
+
 @pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16, tf.float16])
 @pytest.mark.parametrize("ways", [{}, {"alone": False}, {"compiled": True}, {"replicas": 2}])
 def test_micro_batch_of_padding(dtype, ways):

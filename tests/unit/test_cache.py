@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
+from engine.checkpoint import checkpoint_file
+from engine.runtime.atomic_files import replace_file
+from engine.runtime.lock import RunLock
 from pipelines import nests
 from pipelines.storage import cache
 from pipelines.storage.records import RecordSplit
@@ -75,8 +80,6 @@ def test_unwritable_cache(tmp_path):
 
 
 def test_evicts_least_recently_used(tmp_path, monkeypatch):
-    import os
-
     for i, name in enumerate("abc"):
         cache.store(str(tmp_path), name, (IMAGES, LABELS))
         os.utime(tmp_path / f"{name}.decoded", (i, i))
@@ -85,6 +88,22 @@ def test_evicts_least_recently_used(tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "_BUDGET", 2 * size)
     cache.store(str(tmp_path), "d", (IMAGES, LABELS))
     assert sorted(path.name[0] for path in tmp_path.glob("*.decoded")) == ["a", "d"]
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o007])
+def test_others_can_read(tmp_path, mask):
+    """Files have the permissions of any new file: several users may share a cache."""
+    before = os.umask(mask)
+    try:
+        cache.store(str(tmp_path / "cache"), "name", (IMAGES, LABELS))
+        replace_file(str(tmp_path / "result.json"), "{}")
+        checkpoint_file.write(str(tmp_path / "ckpt-1.npz"), {}, {"labels": LABELS})
+        with RunLock(str(tmp_path)):
+            files = [path for path in tmp_path.rglob("*") if path.is_file()]
+            modes = [path.stat().st_mode & 0o777 for path in files]
+    finally:
+        os.umask(before)
+    assert modes == [0o666 & ~mask] * 4
 
 
 def test_failed_write_leaves_no_entry(tmp_path, monkeypatch):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from engine.core.metrics import jsonable
-from engine.serving.export import ALLOWED, _max_difference
+from engine.serving.export import ALLOWED, _max_difference, _random
 
 NAN, INF = np.nan, np.inf
 
@@ -47,3 +48,11 @@ def test_json_of_lists():
         "a": [1.0, None, [None, 2]],
         "b": "x",
     }
+
+
+def test_random_inputs_are_valid_ids():
+    """Bytes that are no image may be ids, of a vocabulary of two or more."""
+    random = np.random.default_rng(0)
+    ids = _random(random, tf.TensorSpec([16], tf.uint8))
+    assert ids.dtype == np.uint8 and set(np.unique(ids)) == {0, 1}
+    assert _random(random, tf.TensorSpec([4, 4, 1], tf.uint8)).max() > 200

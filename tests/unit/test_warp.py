@@ -229,3 +229,38 @@ def test_sampling_within_range():
     places[0, 0, :2] = -1e30, 1e30
     result = warp.bilinear(images, tf.constant(places), tf.constant(places[:, ::-1])).numpy()
     assert np.isfinite(result).all() and result.min() >= 0 and result.max() <= 255
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (5, 1, 2)])
+def test_lines_have_the_bits_of_pixels(shape):
+    """Positions that lie on lines and columns may be rounded across a pixel, one and not the next.
+
+    The float32 positions of a shift by nearly a whole number of pixels do.
+    """
+    starts = [0, 0.5, 1 - 2.0**-22, 2.0**-22, -(2.0**-30), -7.3, 2.0**-22 - 3, 1e3, -1e3, 4.75]
+    scales = [1, 0.6, 1.7]
+    pairs = np.array([(start, scale) for start in starts for scale in scales])
+    rows = len(pairs)
+
+    def along(size, pairs):
+        places = pairs[:, :1] + pairs[:, 1:] * np.arange(size)
+        return np.clip(places.astype(np.float32), -1, None)
+
+    y = along(shape[0], pairs)[:, :, None]
+    x = along(shape[1], pairs[np.random.default_rng(0).permutation(rows)])[:, None, :]
+    y, x = np.minimum(y, shape[0]), np.minimum(x, shape[1])
+    images = tf.constant(noise_images(rows, shape))
+    full = [tf.constant(np.broadcast_to(each, (rows, *shape[:2]))) for each in (y, x)]
+    found = warp._by_lines(images, tf.constant(y), tf.constant(x))
+    assert found.dtype == tf.float32
+    np.testing.assert_array_equal(found, warp._by_pixels(images, *full))
+
+
+@pytest.mark.parametrize("names", [("shift",), ("shift", "zoom"), ("rotation",), ("elastic",)])
+def test_lines_where_positions_allow(names, monkeypatch):
+    called = []
+    monkeypatch.setattr(warp, "_by_lines", lambda *given: called.append(given) or given[0])
+    strengths = dict.fromkeys(names, 0.5)
+    numbers = {name: tf.zeros([3, NUMBERS[name]]) for name in names}
+    warp.warp(tf.zeros([3, 9, 14, 3], tf.uint8), strengths, numbers)
+    assert bool(called) == ({"shift", "zoom"} >= set(names))

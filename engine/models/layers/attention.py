@@ -15,7 +15,7 @@ from engine.models.layers.checks import at_least_one, called
 from engine.models.layers.dense import Dense
 from engine.models.layers.dropout import Dropout
 from engine.models.layers.heads import split_heads
-from engine.models.layers.kernel import STDDEV
+from engine.models.layers.kernel import STDDEV, add_bias
 from engine.models.layers.rotary import rotated
 
 
@@ -188,7 +188,7 @@ class Attention(Layer):
             if self.key_bias is not None:
                 biases[1] = _add_cancelled(biases[1], self.key_bias)
             return split_heads(x, tf.concat(biases, 0), self.heads, self._tokens)
-        x = tf.nn.bias_add(x, tf.cast(tf.concat(biases, 0), context.dtype))
+        x = add_bias(x, tf.concat(biases, 0), context)
         shape = [-1, self._tokens, self.heads, self._head_units]
         query, key, value = tf.split(x, 3, -1)
         if self.key_bias is not None:

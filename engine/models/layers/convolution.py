@@ -236,7 +236,6 @@ class DepthwiseConvolution(_OnImages):
     """
 
     kind = "depthwise convolution"
-    exact_bias_gradient = True
 
     def __init__(
         self,
@@ -295,7 +294,6 @@ class ConvolutionTranspose(_OnImages):
     """
 
     kind = "transposed convolution"
-    exact_bias_gradient = True
 
     def __init__(
         self,

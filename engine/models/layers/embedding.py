@@ -6,6 +6,7 @@ import math
 
 import tensorflow as tf
 
+from engine.models import row_sums
 from engine.models.base import ForwardContext, Initializer, Layer, Shape
 from engine.models.layers.checks import at_least_one, called, one_of
 from engine.models.layers.kernel import STDDEV
@@ -109,6 +110,8 @@ class PositionEmbedding(Layer):
 
     def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
         """Adds the table to each row of `x`, [rows, tokens, units]; returns the same shape."""
+        if row_sums.needed(context):
+            return _add_to_rows(x, tf.convert_to_tensor(self.table))
         return x + tf.cast(self.table, context.dtype)
 
 
@@ -155,6 +158,12 @@ class TiedOutput(Layer):
         table = tf.cast(self._embedding.table, context.dtype)
         logits = tf.matmul(tf.reshape(x, [-1, table.shape[1]]), table, transpose_b=True)
         return tf.reshape(logits, [-1, *self._axes, table.shape[0]])
+
+
+@tf.custom_gradient
+def _add_to_rows(x, table):
+    """Adds a float32 table to each row of `x` of 16 bits; its gradient is summed by `row_sums`."""
+    return x + tf.cast(table, x.dtype), lambda upstream: (upstream, row_sums.sum_over(upstream, 1))
 
 
 @tf.custom_gradient

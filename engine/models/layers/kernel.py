@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from engine.models import row_sums
 from engine.models.base import ForwardContext, Initializer, Layer, Shape
 from engine.models.fused_passes import column_sums, fused, fuses
 from engine.models.layers.activation import ACTIVATIONS, NON_DECREASING, biased_gelu
@@ -19,16 +20,12 @@ class WithKernel(Layer):
     """Base class of layers that apply a kernel, a bias and an optional activation, in this order.
 
     The bias is omitted without `use_bias`, or if a batch norm follows and the layer has no
-    activation. On a CPU, TensorFlow sums the gradient of a bias in the bias's dtype: in bfloat16,
-    such a sum stops growing at 256 times its terms. Layers with `exact_bias_gradient` sum it in
-    float32.
+    activation.
 
     `kernel_initializer` is "glorot_uniform", "he_normal" (fan in, truncated), "he_normal_fan_out",
     "normal" or "truncated_normal" of the standard deviation `kernel_stddev`, or "zeros"; see
     `Initializer`.
     """
-
-    exact_bias_gradient = False
 
     def __init__(
         self,
@@ -92,21 +89,28 @@ class WithKernel(Layer):
         if self.has_bias and fuse:
             x = _add_summed_bias(x, tf.convert_to_tensor(self.bias))
         elif self.has_bias:
-            bias = tf.cast(self.bias, context.dtype)
-            exact = self.exact_bias_gradient and context.dtype == tf.bfloat16
-            x = _add_bias(x, bias) if exact else tf.nn.bias_add(x, bias)
+            x = add_bias(x, tf.convert_to_tensor(self.bias), context)
         return ACTIVATIONS[self.activation](x)
+
+
+def add_bias(x: tf.Tensor, bias: tf.Tensor, context: ForwardContext) -> tf.Tensor:
+    """Adds a float32 bias, [units], to `x`, [..., units] of the compute dtype.
+
+    The gradient of the bias is summed in float32.
+    """
+    if row_sums.needed(context):
+        return _add_bias(x, bias)
+    return tf.nn.bias_add(x, tf.cast(bias, context.dtype))
 
 
 @tf.custom_gradient
 def _add_bias(x, bias):
-    """Adds a bfloat16 bias to `x`; the gradient of the bias, in bfloat16, is summed in float32."""
+    """Adds a float32 bias to `x` of 16 bits; its gradient is summed by `row_sums`."""
 
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        summed = tf.raw_ops.BiasAddGrad(out_backprop=tf.cast(upstream, tf.float32))
-        return upstream, tf.cast(summed, tf.bfloat16)
+        return upstream, row_sums.sum_over(upstream, upstream.shape.rank - 1)
 
-    return tf.nn.bias_add(x, bias), gradient
+    return tf.nn.bias_add(x, tf.cast(bias, x.dtype)), gradient
 
 
 @tf.custom_gradient

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from engine.models.base import ForwardContext, Initializer, Layer, Shape
 from engine.models.layers.checks import at_least_one, image_shape
+from engine.models.layers.kernel import add_bias
 
 
 class Whitening(Layer):
@@ -79,4 +80,4 @@ class Whitening(Layer):
         """Maps images [rows, height, width, channels] to smaller images of `filters` channels."""
         kernel = tf.stop_gradient(tf.cast(self.kernel, context.dtype))
         x = tf.nn.conv2d(x, kernel, 1, "VALID")
-        return tf.nn.bias_add(x, tf.cast(self.bias, context.dtype))
+        return add_bias(x, tf.convert_to_tensor(self.bias), context)
