@@ -124,6 +124,7 @@ def build_optimizer(config: Config, model: tf.Module, steps: int) -> Optimizer:
         beta_2=options.beta_2,
         epsilon=options.epsilon,
         weight_decay=options.weight_decay,
+        weight_decay_kind=options.weight_decay_kind,
         weight_decay_variables=options.weight_decay_variables,
         learning_rate_multipliers=options.learning_rate_multipliers,
         variables={

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from engine.optim.base import Optimizer, bias_correction, decayed, descend, slots
+from engine.optim.base import Optimizer, bias_correction, descend, slots
+from engine.optim.weight_decay import decayed
 
 
 class GradientDescent(tf.Module):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 
-from engine.config.option import OptionGroup, names_in, option
-from engine.optim.patterns import check_pattern, multipliers
+from engine.config.option import OptionGroup, option
+from engine.optim.patterns import decay_factors, multipliers
 from engine.optim.registry import OPTIMIZERS, SCHEDULES
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -53,14 +53,23 @@ class OptimizerOptions(OptionGroup):
     )
     weight_decay: float = _option(
         -1.0,
-        "decoupled weight decay, in lamb part of the update; not for biases and norms; -1: "
-        "0.01 for adamw, lamb, lion and muon, else 0",
+        "weight decay, decoupled from the gradient (see --weight_decay_kind), in lamb part of the "
+        "update; not for biases and norms; -1: 0.01 for adamw, lamb, lion and muon, else 0",
         minimum=-1,
+    )
+    weight_decay_kind: str = _option(
+        "decoupled",
+        "decoupled: an update takes learning_rate * weight_decay of each weight (AdamW); coupled: "
+        "weight_decay times the weight is added to the clipped gradient and so enters momentum and "
+        "moments (L2 regularization, the weight_decay of PyTorch's SGD and Adam); not for "
+        "optimizers with a weight decay of their own",
+        choices=("decoupled", "coupled"),
     )
     weight_decay_variables: str = _option(
         "matrices",
         "variables that weight decay applies to. matrices: kernels and tables, not biases and "
-        "norms; vectors: the others; or patterns of names, separated by commas; .*: all",
+        "norms; vectors: the others; or patterns of names, separated by commas, the first that "
+        "matches counting, each with a factor of the decay after a colon if it is not 1; .*: all",
     )
     learning_rate_multipliers: str = _option(
         "",
@@ -108,14 +117,7 @@ class OptimizerOptions(OptionGroup):
         if -1 < self.weight_decay < 0:
             raise ValueError(f"--weight_decay={self.weight_decay}: give 0 or more, or -1 for auto")
         multipliers(self.learning_rate_multipliers)
-        patterns = names_in(self.weight_decay_variables)
-        for pattern in patterns:
-            check_pattern(f"--weight_decay_variables={self.weight_decay_variables}", pattern)
-        if not patterns:
-            raise ValueError(
-                "--weight_decay_variables=: give matrices, vectors or patterns; --weight_decay=0 "
-                "is for no decay"
-            )
+        decay_factors(self.weight_decay_variables)
 
 
 @dataclasses.dataclass(frozen=True)

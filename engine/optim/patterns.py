@@ -45,6 +45,41 @@ def multipliers(text: str) -> dict[str, float]:
     return found
 
 
+def decay_factors(text: str) -> dict[str, float]:
+    """Returns the factor of each pattern in a value of `--weight_decay_variables`, in order.
+
+    A part is PATTERN or PATTERN:FACTOR; without a factor, it is 1.
+
+    Raises:
+      ValueError: if there is no pattern, a pattern is no regular expression or is given twice, or a
+        factor is negative.
+    """
+    found: dict[str, float] = {}
+    flag = f"--weight_decay_variables={text}"
+    for part in filter(None, (each.strip() for each in text.split(","))):
+        pattern, colon, number = part.rpartition(":")
+        try:
+            factor = float(number) if colon else 1.0
+        except ValueError:  # the colon is one of the pattern
+            factor, colon = 1.0, ""
+        if not colon:
+            pattern = part
+        if not pattern or not 0 <= factor < 1e30:
+            raise ValueError(
+                f"{flag}: {part!r} is not PATTERN or PATTERN:FACTOR with a factor of 0 or more, "
+                "such as '.*/offset:0.1,.*'"
+            )
+        if pattern in found:
+            raise ValueError(f"{flag}: names {pattern!r} twice")
+        check_pattern(flag, pattern)
+        found[pattern] = factor
+    if not found:
+        raise ValueError(
+            f"{flag}: give matrices, vectors or patterns; --weight_decay=0 is for no decay"
+        )
+    return found
+
+
 def check_pattern(flag: str, pattern: str) -> None:
     """Raises ValueError, which begins with `flag`, if a pattern is no regular expression."""
     try:

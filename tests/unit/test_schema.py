@@ -67,7 +67,7 @@ BOUND = {
     *("loss_scale_floor", "jit", "evaluate_every", "evaluate_at_start"),
     *("min_epochs", "stop_at", "baseline", "plateau_patience", "plateau_cooldown"),
     *("evaluation_examples", "deterministic", "recompute", "onednn", "context", "tokens"),
-    *("weight_decay_variables", "learning_rate_multipliers"),
+    *("weight_decay_variables", "learning_rate_multipliers", "weight_decay_kind"),
     *("lookahead", "lookahead_decay", "lookahead_power"),
 }
 
