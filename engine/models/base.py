@@ -152,11 +152,38 @@ class Initializer:
         """
         fans = shape[-2] + shape[-1] // groups
         limit = math.sqrt(6 / (math.prod(shape[:-2]) * fans))
-        # On the CPU, so that the weights are bitwise identical on any device; the caller's strategy
-        # places the variable.
-        with tf.device("CPU:0"):
-            value = tf.random.stateless_uniform(shape, self._key(), -limit, limit, alg="philox")
-        return tf.Variable(value, name=self._name(name))
+        return tf.Variable(self._uniform(shape, limit), name=self._name(name))
+
+    def fan_in_uniform(self, name: str, shape: Shape) -> tf.Variable:
+        """Returns a trainable kernel, float32 [..., inputs, outputs], uniform in +-1/sqrt(fan_in).
+
+        `fan_in` is the number of input channels times the spatial positions. PyTorch initializes
+        its linear layers and convolutions like this.
+        """
+        limit = 1 / math.sqrt(math.prod(shape[:-1]))
+        return tf.Variable(self._uniform(shape, limit), name=self._name(name))
+
+    def dirac(self, name: str, shape: Shape, groups: int = 1) -> tf.Variable:
+        """Returns a trainable kernel whose first filters return their inputs, float32 of `shape`.
+
+        Output k of a group is input k, as far as there are as many of both (Zagoruyko and Komodakis
+        2017, "DiracNets"): with padding "SAME", the layer starts as an identity. Further outputs
+        have filters as those of `fan_in_uniform`.
+
+        Args:
+          name: name of the variable within the layer.
+          shape: [..., inputs, outputs]; the axes before these two are spatial.
+          groups: as in `glorot_uniform`.
+        """
+        inputs, outputs = shape[-2], shape[-1] // groups
+        places = [each * outputs + k for each in range(groups) for k in range(min(inputs, outputs))]
+        identity = np.zeros(shape, np.float32)
+        centre = tuple((side - 1) // 2 for side in shape[:-2])
+        for place in places:
+            identity[(*centre, place % outputs, place)] = 1
+        chosen = np.isin(np.arange(shape[-1]), places)
+        others = self._uniform(shape, 1 / math.sqrt(math.prod(shape[:-1])))
+        return tf.Variable(tf.where(chosen, identity, others), name=self._name(name))
 
     def he_normal(self, name: str, shape: Shape) -> tf.Variable:
         """Returns a trainable kernel for a layer with a ReLU, float32 [..., inputs, outputs].
@@ -238,6 +265,13 @@ class Initializer:
             trainable=False,
             aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
         )
+
+    def _uniform(self, shape: Shape, limit: float) -> tf.Tensor:
+        """Returns random numbers that are uniform in +-limit, float32 of `shape`."""
+        # On the CPU, so that the weights are bitwise identical on any device; the caller's strategy
+        # places the variable.
+        with tf.device("CPU:0"):
+            return tf.random.stateless_uniform(shape, self._key(), -limit, limit, alg="philox")
 
     def _key(self) -> tf.Tensor:
         return tf.constant([self.seed, self.index], tf.int64)
