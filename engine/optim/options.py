@@ -7,6 +7,7 @@ import functools
 
 from engine.config.option import OptionGroup, option
 from engine.optim.patterns import decay_factors, multipliers
+from engine.optim.points import POINTS, points
 from engine.optim.registry import OPTIMIZERS, SCHEDULES
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -148,9 +149,15 @@ class ScheduleOptions(OptionGroup):
     )
     final_fraction: float = _option(
         0.0,
-        "last learning rate of cosine, and smallest one of plateau, as a fraction of "
+        "last learning rate of cosine and linear, and smallest one of plateau, as a fraction of "
         "learning_rate, at most 1",
         minimum=0,
+    )
+    schedule_points: str = _option(
+        POINTS,
+        "points of piecewise_linear and piecewise_constant, SHARE:FACTOR,...: at this share of the "
+        "steps after the warmup, the learning rate is the factor of learning_rate; between points, "
+        "it lies on a line, or stays; it starts at 1 without a point of share 0",
     )
     plateau_patience: int = _option(
         10,
@@ -161,6 +168,10 @@ class ScheduleOptions(OptionGroup):
     plateau_cooldown: int = _option(
         0, "evaluations after a reduction that the plateau schedule does not count", minimum=0
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        points(self.schedule_points)
 
 
 @dataclasses.dataclass(frozen=True)
