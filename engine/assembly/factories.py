@@ -15,6 +15,7 @@ from engine.models.build import build_model
 from engine.optim import build as optimizers
 from engine.optim import schedules
 from engine.optim.base import Optimizer
+from engine.optim.freezing import FreezeAfter
 from engine.optim.lookahead import Lookahead, SlowDecay
 from engine.optim.precision import LossScale
 from engine.optim.schedules import WarmupSchedule
@@ -112,9 +113,14 @@ def build_optimizer(config: Config, model: tf.Module, steps: int) -> Optimizer:
       model: model to train.
       steps: number of steps of the run.
 
-    Raises the errors of `engine.optim.build.build_optimizer`.
+    Raises the errors of `engine.optim.build.build_optimizer` and of `FreezeAfter`.
     """
     options = config.optimizer
+    variables = {
+        name: variable
+        for name, variable in properties.named_variables(model).items()
+        if variable.trainable
+    }
     optimizer = optimizers.build_optimizer(
         options.optimizer,
         learning_rate=config.schedule.learning_rate,
@@ -127,14 +133,12 @@ def build_optimizer(config: Config, model: tf.Module, steps: int) -> Optimizer:
         weight_decay_kind=options.weight_decay_kind,
         weight_decay_variables=options.weight_decay_variables,
         learning_rate_multipliers=options.learning_rate_multipliers,
-        variables={
-            name: variable
-            for name, variable in properties.named_variables(model).items()
-            if variable.trainable
-        },
+        variables=variables,
         arguments=config.arguments_of("optimizer"),
     )
-    if not options.lookahead:
-        return optimizer
-    decay = SlowDecay(options.lookahead_decay, options.lookahead_power, steps)
-    return Lookahead(optimizer, options.lookahead, decay)
+    if options.lookahead:
+        decay = SlowDecay(options.lookahead_decay, options.lookahead_power, steps)
+        optimizer = Lookahead(optimizer, options.lookahead, decay)
+    if options.freeze_after:
+        optimizer = FreezeAfter(optimizer, options.freeze_after, variables)
+    return optimizer

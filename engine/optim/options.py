@@ -6,7 +6,7 @@ import dataclasses
 import functools
 
 from engine.config.option import OptionGroup, option
-from engine.optim.patterns import decay_factors, multipliers
+from engine.optim.patterns import decay_factors, freezing_updates, multipliers
 from engine.optim.points import POINTS, points
 from engine.optim.registry import OPTIMIZERS, SCHEDULES
 
@@ -78,6 +78,11 @@ class OptimizerOptions(OptionGroup):
         "PATTERN:NUMBER,...; the first pattern that matches counts; matrices and vectors are "
         "patterns, too; empty: 1",
     )
+    freeze_after: str = _option(
+        "",
+        "variables that stay as they are after a number of updates, PATTERN:UPDATES,..., with "
+        "patterns as in --learning_rate_multipliers; empty: none",
+    )
     lookahead: int = _option(
         0,
         "updates after which slow weights follow the weights, which then return to them "
@@ -119,6 +124,7 @@ class OptimizerOptions(OptionGroup):
             raise ValueError(f"--weight_decay={self.weight_decay}: give 0 or more, or -1 for auto")
         multipliers(self.learning_rate_multipliers)
         decay_factors(self.weight_decay_variables)
+        freezing_updates(self.freeze_after)
 
 
 @dataclasses.dataclass(frozen=True)

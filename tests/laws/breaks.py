@@ -1014,6 +1014,14 @@ BREAKS = (
     ),
     Break(
         "references",
+        "a variable is frozen an update late",
+        ("tests/unit/test_freezing.py",),
+        "engine/optim/freezing.py",
+        "is_trained = update < self._updates",
+        "is_trained = update <= self._updates",
+    ),
+    Break(
+        "references",
         "the schedule is a step late",
         _LOOP,
         "engine/core/step.py",

@@ -60,6 +60,8 @@ def values_of(field):
         return st.sampled_from(("", "head/.*:2", "vectors:0,.*bias:1e-3"))
     if field.name == "weight_decay_variables":
         return st.sampled_from(("matrices", "vectors", ".*", "head/.*,.*scale:0.5"))
+    if field.name == "freeze_after":
+        return st.sampled_from(("", "head/.*:2", "vectors:0,.*bias:1000"))
     if field.name == "schedule_points":
         return st.sampled_from(("0.5:0.1,0.75:0.01", "0:0.2,0.23:1,1:0.07"))
     if field.name == "steps_per_loop":

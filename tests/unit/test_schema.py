@@ -68,7 +68,7 @@ BOUND = {
     *("min_epochs", "stop_at", "baseline", "plateau_patience", "plateau_cooldown"),
     *("evaluation_examples", "deterministic", "recompute", "onednn", "context", "tokens"),
     *("weight_decay_variables", "learning_rate_multipliers", "weight_decay_kind"),
-    *("lookahead", "lookahead_decay", "lookahead_power", "schedule_points"),
+    *("lookahead", "lookahead_decay", "lookahead_power", "schedule_points", "freeze_after"),
 }
 
 
@@ -98,6 +98,7 @@ def another(field):
         "weights": "best",
         "learning_rate_multipliers": ".*:2",
         "weight_decay_variables": "vectors",
+        "freeze_after": ".*:7",
         "schedule_points": "0:0.2,1:0.1",
     }
     if field.name in texts:
