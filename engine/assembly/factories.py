@@ -125,6 +125,7 @@ def build_optimizer(config: Config, model: tf.Module, steps: int) -> Optimizer:
         options.optimizer,
         learning_rate=config.schedule.learning_rate,
         momentum=options.momentum,
+        momentum_of=options.momentum_of,
         rho=options.rho,
         beta_1=options.beta_1,
         beta_2=options.beta_2,

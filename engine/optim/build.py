@@ -23,6 +23,7 @@ def build_optimizer(
     *,
     learning_rate: float = 0.0,
     momentum: float = 0.9,
+    momentum_of: str = "updates",
     rho: float = 0.9,
     beta_1: float = 0.9,
     beta_2: float = 0.0,
@@ -43,6 +44,7 @@ def build_optimizer(
       name: name of the optimizer (--optimizer).
       learning_rate: highest learning rate, only for the check of the weight decay.
       momentum: decay of the velocity of momentum, nesterov and muon.
+      momentum_of: what the velocity of momentum and nesterov sums, "updates" or "gradients".
       rho: decay of the mean square of rmsprop.
       beta_1: decay of the mean gradient; of lion, the weight of the mean gradient in the update.
       beta_2: decay of the mean square; of lion, that of the mean gradient. 0 stands for the
@@ -75,7 +77,12 @@ def build_optimizer(
             raise ValueError(f"--{option}={value}: is 1 in float32; give a smaller one")
     if np.float32(epsilon) < np.finfo(np.float32).tiny:
         raise ValueError(f"--epsilon={epsilon}: is 0 in float32; give a greater one")
-    values = {**below_1, "epsilon": epsilon, "weight_decay": weight_decay}
+    values = {
+        **below_1,
+        "momentum_of": momentum_of,
+        "epsilon": epsilon,
+        "weight_decay": weight_decay,
+    }
     if not beta_2:
         del values["beta_2"]
     if weight_decay < 0:

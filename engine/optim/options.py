@@ -29,6 +29,12 @@ class OptimizerOptions(OptionGroup):
     momentum: float = _option(
         0.9, "momentum of momentum, nesterov and muon (0.95 in muon's paper)", minimum=0, below=1
     )
+    momentum_of: str = _option(
+        "updates",
+        "what momentum and nesterov sum. updates: learning_rate * gradient, as Keras and Caffe; "
+        "gradients: a new learning rate multiplies the earlier gradients, too, as PyTorch",
+        choices=("updates", "gradients"),
+    )
     rho: float = _option(0.9, "decay of the mean square of rmsprop", minimum=0, below=1)
     beta_1: float = _option(
         0.9,

@@ -23,7 +23,7 @@ OPTIMIZERS = Registry(
         "lion": "engine.optim.lion:lion",
         "muon": "engine.optim.muon:muon",
     },
-    passed=("momentum", "rho", "beta_1", "beta_2", "epsilon", "weight_decay"),
+    passed=("momentum", "momentum_of", "rho", "beta_1", "beta_2", "epsilon", "weight_decay"),
 )
 
 SCHEDULES = Registry(

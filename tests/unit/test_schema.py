@@ -69,6 +69,7 @@ BOUND = {
     *("evaluation_examples", "deterministic", "recompute", "onednn", "context", "tokens"),
     *("weight_decay_variables", "learning_rate_multipliers", "weight_decay_kind"),
     *("lookahead", "lookahead_decay", "lookahead_power", "schedule_points", "freeze_after"),
+    "momentum_of",
 }
 
 

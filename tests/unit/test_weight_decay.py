@@ -55,10 +55,10 @@ def test_matches_penalty(name):
         assert error(found, reference.weight) < CLOSE
 
 
-def pytorch_sgd(weight, gradients, rate, momentum, nesterov):
+def pytorch_sgd(weight, gradients, rates, momentum, nesterov):
     """Returns a weight after updates by torch.optim.SGD's formula, with a dampening of 0."""
     weight, buffer = weight.astype(np.float64), None
-    for gradient in gradients:
+    for gradient, rate in zip(gradients, rates, strict=True):
         gradient = gradient.astype(np.float64) + DECAY * weight
         if momentum:
             buffer = gradient if buffer is None else momentum * buffer + gradient
@@ -69,9 +69,12 @@ def pytorch_sgd(weight, gradients, rate, momentum, nesterov):
 
 @pytest.mark.parametrize("updates", [1, STEPS])
 @pytest.mark.parametrize("name", ["sgd", "momentum", "nesterov"])
-def test_matches_pytorch(name, updates):
-    """With a constant rate; and decay of all variables."""
-    weights, gradients, _ = start()
+@pytest.mark.parametrize("momentum_of", ["updates", "gradients"])
+def test_matches_pytorch(name, updates, momentum_of):
+    """Decay of all variables; momentum of updates is PyTorch's with a constant rate."""
+    weights, gradients, rates = start()
+    if momentum_of == "updates":
+        rates = np.full_like(rates, 0.01)
     known = {str(k): tf.Variable(weight) for k, weight in enumerate(weights)}
     optimizer = build_optimizer(
         *(name,),
@@ -79,16 +82,17 @@ def test_matches_pytorch(name, updates):
         weight_decay=DECAY,
         weight_decay_kind="coupled",
         weight_decay_variables=".*",
+        momentum_of=momentum_of,
         variables=known,
     )
     optimizer.create_slots(list(known.values()))
     for turn in range(updates):
-        rate, update = tf.constant(0.01, tf.float64), tf.constant(turn, tf.int64)
+        rate, update = tf.constant(rates[turn], tf.float64), tf.constant(turn, tf.int64)
         optimizer.apply([tf.constant(g) for g in gradients[turn]], known.values(), rate, update)
     momentum = 0.0 if name == "sgd" else OPTIONS["momentum"]
     for k, variable in enumerate(known.values()):
         given = [gradients[turn][k] for turn in range(updates)]
-        wanted = pytorch_sgd(weights[k], given, 0.01, momentum, name == "nesterov")
+        wanted = pytorch_sgd(weights[k], given, rates[:updates], momentum, name == "nesterov")
         assert error(variable.numpy(), wanted) < CLOSE
 
 
