@@ -24,19 +24,18 @@ OPTIONS = (
 def whole(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Returns a run that was not interrupted, with a checkpoint of each step."""
     run_dir = tmp_path_factory.mktemp("update") / "whole"
-    return warm.train(run_dir, *OPTIONS, "--checkpoint_every=1", "--keep=20")
+    return warm.train(run_dir, *OPTIONS, "--checkpoint_every=1", "--keep=20", "--keep_best=3")
 
 
-@pytest.mark.parametrize("step", [3, 8])
-def test_resumed_to_the_same_bits(warm: Warm, tmp_path: Path, whole: Run, step):
-    """As killed after a step before, or after, a variable is frozen."""
+def test_resumed_to_the_same_bits(warm: Warm, tmp_path: Path, whole: Run):
+    """As killed after step 6, between two synchronisations and before a variable is frozen."""
     shutil.copytree(whole.run_dir, tmp_path / "run")
     (tmp_path / "run" / "result.json").unlink()
     for path in (tmp_path / "run" / "checkpoints").glob("ckpt-*.npz"):
-        if int(path.stem.removeprefix("ckpt-")) > step + 1:  # the first is of step 0
+        if int(path.stem.removeprefix("ckpt-")) > 7:  # the first is of step 0
             path.unlink()
     resumed = warm.train(tmp_path / "run", *OPTIONS)
-    assert f"resumed at step {step}" in resumed.outcome.out
+    assert "resumed at step 6" in resumed.outcome.out
     assert resumed.result["weights_sha256"] == whole.result["weights_sha256"]
 
 

@@ -48,17 +48,6 @@ def test_gradients_and_order():
     assert [variable.name for variable in model.trainable_variables] == ["0_whitening/bias:0"]
 
 
-def test_bias_gradient_in_bfloat16():
-    """It is summed in float32: in bfloat16, the sum of 10,000 terms would be 256 of them."""
-    model = models.Sequential("mine", [models.Whitening(1)], (10, 10, 1), seed=0)
-    model.initialize_from(tf.constant(RANDOM.normal(size=(9, 10, 10, 1)).astype(np.float32)))
-    context = models.ForwardContext(training=True, dtype=tf.bfloat16)
-    with tf.GradientTape() as tape:
-        total = tf.reduce_sum(model(tf.ones([100, 10, 10, 1]), context))
-    gradient = tape.gradient(total, model.layers[0].bias)
-    np.testing.assert_allclose(gradient, [10_000, 10_000], rtol=2**-8)
-
-
 def test_constant_images():
     """Patches without variance give finite kernels."""
     model = network(models.Whitening(2))

@@ -96,12 +96,12 @@ class WithKernel(Layer):
         elif self.has_bias:
             bias = tf.cast(self.bias, context.dtype)
             exact = self.exact_bias_gradient and context.dtype == tf.bfloat16
-            x = add_bias_exactly(x, bias) if exact else tf.nn.bias_add(x, bias)
+            x = _add_bias(x, bias) if exact else tf.nn.bias_add(x, bias)
         return ACTIVATIONS[self.activation](x)
 
 
 @tf.custom_gradient
-def add_bias_exactly(x, bias):
+def _add_bias(x, bias):
     """Adds a bfloat16 bias to `x`; the gradient of the bias, in bfloat16, is summed in float32."""
 
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -7,7 +7,6 @@ import tensorflow as tf
 
 from engine.models.base import ForwardContext, Initializer, Layer, Shape
 from engine.models.layers.checks import at_least_one, image_shape
-from engine.models.layers.kernel import add_bias_exactly
 
 
 class Whitening(Layer):
@@ -80,7 +79,4 @@ class Whitening(Layer):
         """Maps images [rows, height, width, channels] to smaller images of `filters` channels."""
         kernel = tf.stop_gradient(tf.cast(self.kernel, context.dtype))
         x = tf.nn.conv2d(x, kernel, 1, "VALID")
-        bias = tf.cast(self.bias, context.dtype)
-        if context.dtype == tf.bfloat16:
-            return add_bias_exactly(x, bias)
-        return tf.nn.bias_add(x, bias)
+        return tf.nn.bias_add(x, tf.cast(self.bias, context.dtype))
