@@ -18,7 +18,9 @@ from engine.core.state import TrainState
 from engine.core.step import Step, evaluation_step
 from engine.distributed import strategies
 from engine.distributed.reduction import reductions
+from engine.models import properties
 from engine.optim import schedules
+from engine.optim.base import Optimizer
 from engine.optim.build import build_optimizer
 from engine.optim.clipping import Clip
 from engine.optim.precision import LossScale, compute_dtype
@@ -206,7 +208,7 @@ def put_together(
     layout: BatchLayout,
     seed: int = 0,
     optimizer: str = "adam",
-    rule: Mapping[str, float] | None = None,
+    rule: Mapping[str, Any] | None = None,
     learning_rate: float = 0.01,
     rate: schedules.WarmupSchedule | None = None,
     precision: str = "float32",
@@ -214,6 +216,7 @@ def put_together(
     clip: Clip | None = None,
     ema: float = 0.0,
     jit: str = "off",
+    wrap: Callable[[Optimizer], Optimizer] = lambda optimizer: optimizer,
 ) -> Training:
     """Builds a training from its components.
 
@@ -232,12 +235,14 @@ def put_together(
       clip: gradient clipping; None: no clipping.
       ema: decay of the EMA of the weights; 0: no EMA.
       jit: what XLA compiles: "off", "step" or "loop".
+      wrap: returns the optimizer to train with, for that which `optimizer` and `rule` name.
     """
     strategy = strategy_of(layout.replicas)
     with strategy.scope():
         model = make_model()
         average = make_model() if ema else None
-        moves = build_optimizer(optimizer, **(rule or {}))
+        variables = properties.named_variables(model)
+        moves = wrap(build_optimizer(optimizer, variables=variables, **(rule or {})))
         moves.create_slots(model.trainable_variables)
     state = TrainState(
         model,

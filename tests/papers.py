@@ -108,19 +108,31 @@ def averaged(average, weight, decay, turn):
     return kept * average + (1 - kept) * weight
 
 
-def rate(name, step, total, peak, *, warmup=0, decay_rate=0.1, decay_steps=0, final_fraction=0.0):
+def rate(
+    name,
+    step,
+    total,
+    peak,
+    *,
+    warmup=0,
+    decay_rate=0.1,
+    decay_steps=0,
+    final_fraction=0.0,
+    points=((0, 1), (0.5, 0.1), (0.75, 0.01)),
+):
     """Returns the learning rate of a step.
 
     Args:
-      name: "constant", "cosine", "step", "exponential", "one_cycle", or "plateau", whose rate is
-        that before any evaluation.
+      name: "constant", "cosine", "linear", "piecewise_linear", "piecewise_constant", "step",
+        "exponential", "one_cycle", or "plateau", whose rate is that before any evaluation.
       step: number of the step, from 0.
       total: number of steps of the run.
       peak: largest learning rate.
       warmup: number of steps of linear warmup.
       decay_rate: factor of "step" and "exponential".
       decay_steps: steps after which the factor applies; 0: a third of the steps after the warmup.
-      final_fraction: last learning rate of "cosine", as a fraction of the peak.
+      final_fraction: last learning rate of "cosine" and "linear", as a fraction of the peak.
+      points: (share of the steps after the warmup, factor of the peak) of the piecewise schedules.
     """
     if step < warmup:
         return peak * (step + 1) / warmup
@@ -130,6 +142,12 @@ def rate(name, step, total, peak, *, warmup=0, decay_rate=0.1, decay_steps=0, fi
     if name == "cosine":
         low = peak * final_fraction
         return low + 0.5 * (peak - low) * (1 + math.cos(math.pi * step / total))
+    if name == "linear":
+        return peak * (1 - (1 - final_fraction) * step / total)
+    if name == "piecewise_linear":
+        return peak * np.interp(step / total, *zip(*points, strict=True))
+    if name == "piecewise_constant":
+        return peak * [factor for share, factor in points if step / total >= share][-1]
     if name == "step":
         return peak * decay_rate ** (step // decay_steps if decay_steps else 3 * step // total)
     if name == "exponential":

@@ -15,6 +15,7 @@ from engine.models.build import build_model
 from engine.optim import build as optimizers
 from engine.optim import schedules
 from engine.optim.base import Optimizer
+from engine.optim.freezing import FreezeAfter
 from engine.optim.lookahead import Lookahead, SlowDecay
 from engine.optim.precision import LossScale
 from engine.optim.schedules import WarmupSchedule
@@ -132,28 +133,33 @@ def build_optimizer(config: Config, model: tf.Module, steps: int) -> Optimizer:
       model: model to train.
       steps: number of steps of the run.
 
-    Raises the errors of `engine.optim.build.build_optimizer`.
+    Raises the errors of `engine.optim.build.build_optimizer` and of `FreezeAfter`.
     """
     options = config.optimizer
+    variables = {
+        name: variable
+        for name, variable in properties.named_variables(model).items()
+        if variable.trainable
+    }
     optimizer = optimizers.build_optimizer(
         options.optimizer,
         learning_rate=config.schedule.learning_rate,
         momentum=options.momentum,
+        momentum_of=options.momentum_of,
         rho=options.rho,
         beta_1=options.beta_1,
         beta_2=options.beta_2,
         epsilon=options.epsilon,
         weight_decay=options.weight_decay,
+        weight_decay_kind=options.weight_decay_kind,
         weight_decay_variables=options.weight_decay_variables,
         learning_rate_multipliers=options.learning_rate_multipliers,
-        variables={
-            name: variable
-            for name, variable in properties.named_variables(model).items()
-            if variable.trainable
-        },
+        variables=variables,
         arguments=config.arguments_of("optimizer"),
     )
-    if not options.lookahead:
-        return optimizer
-    decay = SlowDecay(options.lookahead_decay, options.lookahead_power, steps)
-    return Lookahead(optimizer, options.lookahead, decay)
+    if options.lookahead:
+        decay = SlowDecay(options.lookahead_decay, options.lookahead_power, steps)
+        optimizer = Lookahead(optimizer, options.lookahead, decay)
+    if options.freeze_after:
+        optimizer = FreezeAfter(optimizer, options.freeze_after, variables)
+    return optimizer

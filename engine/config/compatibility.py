@@ -28,7 +28,7 @@ def refuse(config: Config) -> None:
             f"--schedule=plateau --decay_rate={written(schedule.decay_rate)}: would not reduce the "
             "learning rate: give less than 1"
         )
-    if schedule.schedule in ("cosine", "plateau") and schedule.final_fraction > 1:
+    if schedule.schedule in ("cosine", "linear", "plateau") and schedule.final_fraction > 1:
         raise ValueError(
             f"--schedule={schedule.schedule} --final_fraction={written(schedule.final_fraction)}: "
             f"would be above --learning_rate={written(schedule.learning_rate)}, the highest: give "

@@ -21,20 +21,33 @@ class BatchNorm(Layer):
 
     Args:
       momentum: decay of the moving averages, in [0, 1].
-      epsilon: number that is added to the variance.
+      epsilon: number that is added to the variance, above 0.
+      use_scale: whether there is a scale; without it, the scale is 1.
       zero_scale: whether the scale starts at 0 instead of 1. As the last layer of a residual
         branch, the block then starts as its shortcut (Goyal et al. 2017, "Accurate, large minibatch
         SGD").
 
     Raises:
-      ValueError: if `momentum` is not in [0, 1].
+      ValueError: if `momentum` is not in [0, 1], `epsilon` is not above 0, or `zero_scale` is given
+        without a scale.
     """
 
     kind = "batch norm"
 
-    def __init__(self, momentum: float = 0.99, epsilon: float = 1e-3, *, zero_scale: bool = False):
+    def __init__(
+        self,
+        momentum: float = 0.99,
+        epsilon: float = 1e-3,
+        *,
+        use_scale: bool = True,
+        zero_scale: bool = False,
+    ):
         super().__init__()
-        self._first_scale = 0.0 if zero_scale else 1.0
+        if zero_scale and not use_scale:
+            raise ValueError("a batch norm with zero_scale needs a scale: leave use_scale True")
+        if not epsilon > 0:
+            raise ValueError(f"the epsilon of a batch norm must be above 0, got {epsilon}")
+        self._first_scale, self.has_scale = 0.0 if zero_scale else 1.0, use_scale
         if not 0 <= momentum <= 1:
             raise ValueError(f"the momentum of a batch norm must be in [0, 1], got {momentum}")
         self.momentum, self.epsilon = momentum, epsilon
@@ -42,7 +55,8 @@ class BatchNorm(Layer):
     def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
         """Creates the variables; returns the output shape, which is the input shape."""
         channels = input_shape[-1:]
-        self.scale = initializer.constant("scale", channels, self._first_scale)
+        if self.has_scale:
+            self.scale = initializer.constant("scale", channels, self._first_scale)
         self.offset = initializer.constant("offset", channels, 0.0)
         self.moving_mean = initializer.statistic("moving_mean", channels, 0.0)
         self.moving_variance = initializer.statistic("moving_variance", channels, 1.0)
@@ -56,7 +70,9 @@ class BatchNorm(Layer):
         """
         if x.dtype not in NORMALIZED_DTYPES:
             x = tf.cast(x, tf.float32)
-        parameters = tf.convert_to_tensor(self.scale), tf.convert_to_tensor(self.offset)
+        offset = tf.convert_to_tensor(self.offset)
+        scale = tf.convert_to_tensor(self.scale) if self.has_scale else tf.ones(offset.shape)
+        parameters = scale, offset
         if context.training:
             rows = valid_rows(x, context.mask)
             y, mean, variance = batch_normalized(x, *parameters, rows, self.epsilon, context)

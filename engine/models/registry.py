@@ -19,9 +19,12 @@ from __future__ import annotations
 from engine.config.registry import Registry
 
 DENSE = ("logistic", "mlp")  # built-in networks with dense layers only
-_CONVOLUTIONAL = ("cnn", "resnet", "speedrun", *(f"seed_{number:03}" for number in range(5)))
+_CONVOLUTIONAL = (
+    *("cnn", "resnet", "airbench", "speedrun"),
+    *(f"seed_{number:03}" for number in range(5)),
+)
 _OF_DIGITS = ("logistic", "mlp", "cnn", "speedrun", *(f"seed_{n:03}" for n in range(5)))
-_FAMILIES = ("resnet", "vit", "transformer")
+_FAMILIES = ("resnet", "airbench", "vit", "transformer")
 
 NETWORKS = Registry(
     "model",

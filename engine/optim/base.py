@@ -1,8 +1,8 @@
-"""Interface of optimizers, operations that several optimizers use, and decoupled weight decay."""
+"""Interface of optimizers, and operations that several optimizers use."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import tensorflow as tf
@@ -87,38 +87,3 @@ def average(mean: tf.Variable, value: tf.Tensor, decay: float) -> tf.Tensor:
 def descend(variable: tf.Variable, rate: tf.Tensor, direction: tf.Tensor) -> None:
     """Computes `variable -= rate * direction` on this replica, in place; `rate` is float32 []."""
     tf.raw_ops.ResourceApplyGradientDescent(var=variable.handle, alpha=rate, delta=direction)
-
-
-class DecoupledDecay(tf.Module):
-    """An optimizer wrapped with decoupled weight decay (Loshchilov and Hutter 2019).
-
-    Computes `w -= learning_rate * decay * w`, then the update of the wrapped optimizer, which must
-    not depend on the values of the variables. The decay is not part of the gradient, so it does not
-    change the slots.
-
-    Attributes:
-      optimizer: the wrapped optimizer.
-      decay: the decay.
-      decays: whether the decay applies to a variable; by default, to matrices and kernels.
-    """
-
-    def __init__(self, optimizer: Optimizer, decay: float) -> None:
-        super().__init__(name="decoupled_decay")
-        self.optimizer, self.decay = optimizer, decay
-        self.decays: Callable[[tf.Variable], bool] = is_matrix
-
-    def create_slots(self, variables: Sequence[tf.Variable]) -> None:
-        """Creates the slots of the wrapped optimizer."""
-        self.optimizer.create_slots(variables)
-
-    def apply(self, gradients, variables, learning_rate, update) -> None:
-        """Decays the weights, then applies the wrapped optimizer; see `Optimizer.apply`."""
-        decay = tf.cast(learning_rate * self.decay, tf.float32)
-        for variable in filter(self.decays, variables):
-            descend(variable, decay, variable)
-        self.optimizer.apply(gradients, variables, learning_rate, update)
-
-
-def decayed(optimizer: Optimizer, decay: float) -> Optimizer:
-    """Returns the optimizer with decoupled weight decay, or unchanged if `decay` is 0."""
-    return DecoupledDecay(optimizer, decay) if decay else optimizer

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from engine.optim.base import Optimizer, bias_correction, decayed, descend, slots
+from engine.optim.base import Optimizer, bias_correction, descend, slots
+from engine.optim.weight_decay import decayed
 
 
 class GradientDescent(tf.Module):
@@ -24,15 +25,25 @@ class GradientDescent(tf.Module):
 
 
 class Momentum(tf.Module):
-    """SGD with momentum: `m = momentum * m - rate * g; w += m` (Polyak 1964).
+    """SGD with momentum (Polyak 1964), also in the form of Nesterov (Sutskever et al. 2013).
 
-    With `nesterov`, the second step is `w += momentum * m - rate * g`, with the new `m` (Sutskever
-    et al. 2013).
+    By `momentum_of`, the velocity m sums
+
+    - "updates": `m = momentum * m - rate * g; w += m` or, with `nesterov`,
+      `w += momentum * m - rate * g`, with the new m. A new learning rate is that of new gradients
+      alone. So do Keras and Caffe.
+    - "gradients": `m = momentum * m + g; w -= rate * m` or, with `nesterov`,
+      `w -= rate * (g + momentum * m)`. So does PyTorch, with a dampening of 0.
+
+    With a constant learning rate, both are the same.
     """
 
-    def __init__(self, momentum: float, nesterov: bool = False) -> None:
+    def __init__(
+        self, momentum: float, nesterov: bool = False, momentum_of: str = "updates"
+    ) -> None:
         super().__init__(name="momentum")
         self._momentum, self._nesterov = momentum, nesterov
+        self._of_gradients = momentum_of == "gradients"
 
     def create_slots(self, variables: Sequence[tf.Variable]) -> None:
         """Creates a velocity slot `m` for each variable."""
@@ -41,8 +52,10 @@ class Momentum(tf.Module):
     def apply(self, gradients, variables, learning_rate, update) -> None:
         """Updates the variables and slots in place; see `Optimizer.apply`."""
         rate = tf.cast(learning_rate, tf.float32)
+        ops = tf.raw_ops
+        kernel = ops.ResourceApplyMomentum if self._of_gradients else ops.ResourceApplyKerasMomentum
         for gradient, variable, velocity in zip(gradients, variables, self.velocities, strict=True):
-            tf.raw_ops.ResourceApplyKerasMomentum(
+            kernel(
                 var=variable.handle,
                 accum=velocity.handle,
                 lr=rate,
@@ -52,9 +65,9 @@ class Momentum(tf.Module):
             )
 
 
-def nesterov(momentum: float) -> Momentum:
+def nesterov(momentum: float, momentum_of: str = "updates") -> Momentum:
     """Returns SGD with Nesterov momentum: `Momentum` with `nesterov`."""
-    return Momentum(momentum, nesterov=True)
+    return Momentum(momentum, nesterov=True, momentum_of=momentum_of)
 
 
 class RMSProp(tf.Module):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 from engine.optim.base import average, bias_correction, descend, is_matrix, norm, slots
+from engine.optim.weight_decay import of_matrices
 
 
 class Lamb(tf.Module):
@@ -33,7 +34,7 @@ class Lamb(tf.Module):
         super().__init__(name="lamb")
         self._beta_1, self._beta_2 = beta_1, beta_2
         self._epsilon, self.decay = epsilon, weight_decay
-        self.decays: Callable[[tf.Variable], bool] = is_matrix
+        self.factor: Callable[[tf.Variable], float] = of_matrices
 
     def create_slots(self, variables: Sequence[tf.Variable]) -> None:
         """Creates first- and second-moment slots for each variable."""
@@ -50,8 +51,8 @@ class Lamb(tf.Module):
             second = square_factor * average(square, tf.square(gradient), self._beta_2)
             direction = first / (tf.sqrt(second) + self._epsilon)
             rate = learning_rate
-            if self.decays(variable):
-                direction += self.decay * variable
+            if factor := self.factor(variable):
+                direction += (self.decay * factor) * variable
             if is_matrix(variable):
                 rate *= _trust_ratio(variable, direction)
             descend(variable, tf.cast(rate, tf.float32), direction)

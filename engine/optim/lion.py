@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from engine.optim.base import Optimizer, average, decayed, descend, slots
+from engine.optim.base import Optimizer, average, descend, slots
+from engine.optim.weight_decay import decayed
 
 
 class Lion(tf.Module):

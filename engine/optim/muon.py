@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from engine.optim.base import Optimizer, decayed, descend, is_matrix, norm, slots
+from engine.optim.base import Optimizer, descend, is_matrix, norm, slots
 from engine.optim.fused import Adam
+from engine.optim.weight_decay import decayed
 
 
 class Muon(tf.Module):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 
-from engine.config.option import OptionGroup, names_in, option
-from engine.optim.patterns import check_pattern, multipliers
+from engine.config.option import OptionGroup, option
+from engine.optim.patterns import decay_factors, freezing_updates, multipliers
+from engine.optim.points import POINTS, points
 from engine.optim.registry import OPTIMIZERS, SCHEDULES
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -27,6 +28,12 @@ class OptimizerOptions(OptionGroup):
     optimizer: str = _option("adam", "optimizer", choices=OPTIMIZERS)
     momentum: float = _option(
         0.9, "momentum of momentum, nesterov and muon (0.95 in muon's paper)", minimum=0, below=1
+    )
+    momentum_of: str = _option(
+        "updates",
+        "what momentum and nesterov sum. updates: learning_rate * gradient, as Keras and Caffe; "
+        "gradients: a new learning rate multiplies the earlier gradients, too, as PyTorch",
+        choices=("updates", "gradients"),
     )
     rho: float = _option(0.9, "decay of the mean square of rmsprop", minimum=0, below=1)
     beta_1: float = _option(
@@ -53,20 +60,34 @@ class OptimizerOptions(OptionGroup):
     )
     weight_decay: float = _option(
         -1.0,
-        "decoupled weight decay, in lamb part of the update; not for biases and norms; -1: "
-        "0.01 for adamw, lamb, lion and muon, else 0",
+        "weight decay, decoupled from the gradient (see --weight_decay_kind), in lamb part of the "
+        "update; not for biases and norms; -1: 0.01 for adamw, lamb, lion and muon, else 0",
         minimum=-1,
+    )
+    weight_decay_kind: str = _option(
+        "decoupled",
+        "decoupled: an update takes learning_rate * weight_decay of each weight (AdamW); coupled: "
+        "weight_decay times the weight is added to the clipped gradient and so enters momentum and "
+        "moments (L2 regularization, the weight_decay of PyTorch's SGD and Adam); not for "
+        "optimizers with a weight decay of their own",
+        choices=("decoupled", "coupled"),
     )
     weight_decay_variables: str = _option(
         "matrices",
         "variables that weight decay applies to. matrices: kernels and tables, not biases and "
-        "norms; vectors: the others; or patterns of names, separated by commas; .*: all",
+        "norms; vectors: the others; or patterns of names, separated by commas, the first that "
+        "matches counting, each with a factor of the decay after a colon if it is not 1; .*: all",
     )
     learning_rate_multipliers: str = _option(
         "",
         "multipliers of the learning rate by pattern of the variable's name, "
         "PATTERN:NUMBER,...; the first pattern that matches counts; matrices and vectors are "
         "patterns, too; empty: 1",
+    )
+    freeze_after: str = _option(
+        "",
+        "variables that stay as they are after a number of updates, PATTERN:UPDATES,..., with "
+        "patterns as in --learning_rate_multipliers; empty: none",
     )
     lookahead: int = _option(
         0,
@@ -108,14 +129,8 @@ class OptimizerOptions(OptionGroup):
         if -1 < self.weight_decay < 0:
             raise ValueError(f"--weight_decay={self.weight_decay}: give 0 or more, or -1 for auto")
         multipliers(self.learning_rate_multipliers)
-        patterns = names_in(self.weight_decay_variables)
-        for pattern in patterns:
-            check_pattern(f"--weight_decay_variables={self.weight_decay_variables}", pattern)
-        if not patterns:
-            raise ValueError(
-                "--weight_decay_variables=: give matrices, vectors or patterns; --weight_decay=0 "
-                "is for no decay"
-            )
+        decay_factors(self.weight_decay_variables)
+        freezing_updates(self.freeze_after)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,9 +161,15 @@ class ScheduleOptions(OptionGroup):
     )
     final_fraction: float = _option(
         0.0,
-        "last learning rate of cosine, and smallest one of plateau, as a fraction of "
+        "last learning rate of cosine and linear, and smallest one of plateau, as a fraction of "
         "learning_rate, at most 1",
         minimum=0,
+    )
+    schedule_points: str = _option(
+        POINTS,
+        "points of piecewise_linear and piecewise_constant, SHARE:FACTOR,...: at this share of the "
+        "steps after the warmup, the learning rate is the factor of learning_rate; between points, "
+        "it lies on a line, or stays; it starts at 1 without a point of share 0",
     )
     plateau_patience: int = _option(
         10,
@@ -159,6 +180,10 @@ class ScheduleOptions(OptionGroup):
     plateau_cooldown: int = _option(
         0, "evaluations after a reduction that the plateau schedule does not count", minimum=0
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        points(self.schedule_points)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,7 +23,7 @@ OPTIMIZERS = Registry(
         "lion": "engine.optim.lion:lion",
         "muon": "engine.optim.muon:muon",
     },
-    passed=("momentum", "rho", "beta_1", "beta_2", "epsilon", "weight_decay"),
+    passed=("momentum", "momentum_of", "rho", "beta_1", "beta_2", "epsilon", "weight_decay"),
 )
 
 SCHEDULES = Registry(
@@ -31,13 +31,16 @@ SCHEDULES = Registry(
     {
         "constant": "engine.optim.schedules:constant",
         "cosine": "engine.optim.schedules:cosine",
+        "linear": "engine.optim.schedules:linear",
+        "piecewise_linear": "engine.optim.schedules:piecewise_linear",
+        "piecewise_constant": "engine.optim.schedules:piecewise_constant",
         "step": "engine.optim.schedules:step_decay",
         "exponential": "engine.optim.schedules:exponential",
         "one_cycle": "engine.optim.schedules:one_cycle",
         "plateau": "engine.optim.plateau:plateau",
     },
     passed=(
-        *("total_steps", "decay_rate", "decay_steps", "final_fraction"),
+        *("total_steps", "decay_rate", "decay_steps", "final_fraction", "schedule_points"),
         *("plateau_patience", "plateau_cooldown"),
     ),
 )

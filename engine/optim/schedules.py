@@ -2,10 +2,10 @@
 
 A factory of `SCHEDULES` returns a shape: a function that maps the number of steps since the end of
 the warmup, float64 [], to a factor of the peak learning rate, float64 []. A factory has any of the
-parameters `decay_rate`, `decay_steps` (never 0), `final_fraction`, `plateau_patience` and
-`plateau_cooldown`, which are options, and `total_steps`, the number of steps after the warmup.
-Other keyword-only parameters of a factory that a user registers are flags, such as
-`--schedule.cycles`.
+parameters `decay_rate`, `decay_steps` (never 0), `final_fraction`, `schedule_points`,
+`plateau_patience` and `plateau_cooldown`, which are options, and `total_steps`, the number of steps
+after the warmup. Other keyword-only parameters of a factory that a user registers are flags, such
+as `--schedule.cycles`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from engine.config.registry import parameters
 from engine.optim.plateau import Plateau
+from engine.optim.points import POINTS, points
 from engine.optim.registry import SCHEDULES
 
 # Steps since the warmup -> factor of the peak learning rate, both float64 [].
@@ -83,6 +85,49 @@ def cosine(total_steps: float, final_fraction: float) -> Shape:
     return lambda step: _cosine(1.0, final_fraction, tf.minimum(step / total_steps, 1.0))
 
 
+def linear(total_steps: float, final_fraction: float) -> Shape:
+    """Returns a function that maps steps after the warmup to a factor that falls linearly.
+
+    The factor of the peak learning rate falls from 1 to `final_fraction` in `total_steps` steps,
+    then stays at `final_fraction`.
+    """
+    slope = (1.0 - final_fraction) / total_steps
+    return lambda step: 1.0 - slope * tf.minimum(step, total_steps)
+
+
+def piecewise_linear(total_steps: float, schedule_points: str) -> Shape:
+    """Returns a function that maps steps after the warmup to a factor between given points.
+
+    At the share x of `total_steps`, the factor of the peak learning rate lies on the line between
+    the points before and after x; see `engine.optim.points.points`. After the last point, it stays.
+    """
+    shares, factors = np.array(points(schedule_points)).T
+    slopes = np.append(np.diff(factors) / np.diff(shares), 0.0)
+
+    def shape(step: tf.Tensor) -> tf.Tensor:
+        share = step / total_steps
+        place = tf.reduce_sum(tf.cast(share >= shares[1:], tf.int64))
+        start, slope = tf.gather(shares, place), tf.gather(slopes, place)
+        return tf.gather(factors, place) + slope * (share - start)
+
+    return shape
+
+
+def piecewise_constant(total_steps: float, schedule_points: str) -> Shape:
+    """Returns a function that maps steps after the warmup to the factor of the last point.
+
+    From the share x of `total_steps` on, the factor of the peak learning rate is that of the point
+    (x, factor); see `engine.optim.points.points`.
+    """
+    shares, factors = np.array(points(schedule_points)).T
+
+    def shape(step: tf.Tensor) -> tf.Tensor:
+        place = tf.reduce_sum(tf.cast(step / total_steps >= shares[1:], tf.int64))
+        return tf.gather(factors, place)
+
+    return shape
+
+
 def step_decay(decay_rate: float, decay_steps: float) -> Shape:
     """Returns a function that maps a step to `decay_rate ** floor(step / decay_steps)`."""
     base = tf.constant(decay_rate, tf.float64)
@@ -122,6 +167,7 @@ def build_schedule(
     decay_rate: float = 0.1,
     decay_steps: int = 0,
     final_fraction: float = 0.0,
+    schedule_points: str = POINTS,
     plateau_patience: int = 10,
     plateau_cooldown: int = 0,
     arguments: Mapping[str, Any] | None = None,
@@ -138,6 +184,7 @@ def build_schedule(
       decay_steps: steps per decay, if the factory takes it; 0: a third of the steps after the
         warmup.
       final_fraction: last or smallest factor of the peak learning rate, if the factory takes it.
+      schedule_points: points of the piecewise schedules.
       plateau_patience: for "plateau", evaluations in a row without improvement that are tolerated.
       plateau_cooldown: for "plateau", evaluations after a reduction that are not counted.
       arguments: further arguments of the factory, by parameter name.
@@ -158,6 +205,7 @@ def build_schedule(
         "decay_rate": decay_rate,
         "decay_steps": decay_steps or shape_steps / 3,
         "final_fraction": final_fraction,
+        "schedule_points": schedule_points,
         "plateau_patience": plateau_patience,
         "plateau_cooldown": plateau_cooldown,
     }

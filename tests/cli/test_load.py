@@ -522,7 +522,8 @@ def test_help(warm: Warm, folder: Path, arguments: Path):
     )
     assert "\n  --schedule.depth=\n      depth of needs" in outcome.out
     assert (
-        "constant, cosine, step, exponential, one_cycle, plateau, waves, many, needs" in outcome.out
+        "constant, cosine, linear, piecewise_linear, piecewise_constant, step, exponential, "
+        "one_cycle, plateau, waves, many, needs" in outcome.out
     )
 
 

@@ -38,6 +38,7 @@ NETWORKS = {
     ),
     "resnet": (*DIGITS, "--model=resnet"),
     "vit": (*DIGITS, "--model=vit", "--model.patch=4"),
+    "airbench": (*DIGITS, "--model=airbench", "--model.widths=8,8"),
 }
 FACTORS = (
     (1, 2),

@@ -294,3 +294,47 @@ def test_evaluation_subtracts_mean_first():
     normal = (np.float64(x) - mean) / np.sqrt(variance + layer.epsilon)
     wanted = normal * np.float64(layer.scale) + np.float64(layer.offset)
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("replicas", "compiled"), [(1, False), (1, True), (2, False)])
+def test_without_scale(replicas, compiled, training):
+    """It is the layer whose scale is 1, and has no variable of it."""
+    layers = [BatchNorm(0.6, 1e-12, use_scale=each) for each in (True, False)]
+    x = np.float32(np.random.default_rng(0).normal(size=(8, 5, 4, 3)) * 3 + 1)
+    strategy, found = strategy_of(replicas), []
+    synchronise = reductions(0)[0] if replicas > 1 else list
+    for layer in layers:
+        with strategy.scope():
+            layer.build((5, 4, 3), Initializer(0, 0, layer.kind))
+            layer.offset.assign([1.0, -2.0, 0.5])
+
+        @tf.function(autograph=False, jit_compile=compiled)
+        def everywhere(x, layer=layer):
+            def run():
+                index = tf.distribute.get_replica_context().replica_id_in_sync_group
+                own = tf.split(x, replicas)[0] if replicas == 1 else x[index * 4 : index * 4 + 4]
+                context = ForwardContext(training, all_reduce=synchronise, compiled=compiled)
+                with tf.GradientTape() as tape:
+                    tape.watch(own)
+                    y = layer(own, context)
+                values = [each.value for each in context.updates]
+                return [y, *tape.gradient(y, [own, layer.offset], tf.square(y)), *values]
+
+            return strategy.run(run)
+
+        values = [strategy.experimental_local_results(each)[0] for each in everywhere(x)]
+        found.append([each.numpy() for each in values])
+    assert [variable.name for variable in layers[1].trainable_variables] == [
+        "0_batch norm/offset:0"
+    ]
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options", [{"use_scale": False, "zero_scale": True}, {"epsilon": 0.0}, {"momentum": 1.5}]
+)
+def test_refused(options):
+    with pytest.raises(ValueError, match=r"of a batch norm|a batch norm with"):
+        BatchNorm(**options)

@@ -59,7 +59,11 @@ def values_of(field):
     if field.name == "learning_rate_multipliers":
         return st.sampled_from(("", "head/.*:2", "vectors:0,.*bias:1e-3"))
     if field.name == "weight_decay_variables":
-        return st.sampled_from(("matrices", "vectors", ".*", "head/.*,.*scale"))
+        return st.sampled_from(("matrices", "vectors", ".*", "head/.*,.*scale:0.5"))
+    if field.name == "freeze_after":
+        return st.sampled_from(("", "head/.*:2", "vectors:0,.*bias:1000"))
+    if field.name == "schedule_points":
+        return st.sampled_from(("0.5:0.1,0.75:0.01", "0:0.2,0.23:1,1:0.07"))
     if field.name == "steps_per_loop":
         return st.just("auto") | st.integers(0, 10**9 - 1).map(str)
     if field.name in ("stop_at", "baseline"):

@@ -81,6 +81,8 @@ def test_multipliers_of_one():
         ("vectors", lambda each: not each.endswith("kernel")),
         (".*", lambda each: True),
         ("head/kernel,.*/scale", lambda each: each in ("head/kernel", "body/1/scale")),
+        ("body/.*:0,.*:1e-2", lambda each: each.startswith("head/")),
+        ("body/(?:0|1)/.*", lambda each: each.startswith("body/")),
     ],
 )
 def test_decaying_variables(name, patterns, decays):
@@ -92,6 +94,19 @@ def test_decaying_variables(name, patterns, decays):
         assert np.array_equal(value, without[each]) != decays(each), each
 
 
+@pytest.mark.parametrize("name", ["adamw", "lion", "muon", "sgd"])
+def test_decay_factors(name):
+    """A factor multiplies the decay of a variable, to the bit."""
+    found = trained(name, weight_decay=0.5, weight_decay_variables="head/.*:0.25,.*bias:0,.*:2")
+    by_factor = {
+        factor: trained(name, weight_decay=0.5 * factor, weight_decay_variables=".*")
+        for factor in (0.25, 1e-9, 2)
+    }
+    for each, value in found.items():
+        factor = 0.25 if each.startswith("head/") else 1e-9 if each.endswith("bias") else 2
+        np.testing.assert_array_equal(value, by_factor[factor][each], each)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -101,6 +116,10 @@ def test_decaying_variables(name, patterns, decays):
         (
             {"learning_rate_multipliers": "head/.*:600", "weight_decay": 0.2},
             "takes their product, times 600, of each weight",
+        ),
+        (
+            {"weight_decay_variables": "head/.*:6,.*", "rate": 0.2, "weight_decay": 0.9},
+            "takes their product, times 6, of each weight",
         ),
     ],
 )
@@ -119,6 +138,9 @@ def test_refused(options, message):
         {"learning_rate_multipliers": "a:1,a:2"},
         {"learning_rate_multipliers": "a(:1"},
         {"weight_decay_variables": ""},
+        {"weight_decay_variables": "a:-1"},
+        {"weight_decay_variables": "a,a:2"},
+        {"weight_decay_variables": ":2"},
         {"weight_decay_variables": "a("},
     ],
 )

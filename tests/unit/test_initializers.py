@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tapeline import models
 from tapeline.models import Initializer
@@ -38,6 +39,44 @@ def test_zeros():
     np.testing.assert_array_equal(variable, np.zeros([2, 3]))
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize(("filters", "groups"), [(4, 1), (6, 1), (3, 1), (8, 2), (12, 4), (2, 2)])
+def test_dirac(size, filters, groups):
+    """With padding "SAME", filter k of a group returns channel k of the group; others do not."""
+    layer = models.Convolution(
+        *(filters, size), padding="SAME", groups=groups, kernel_initializer="dirac"
+    )
+    layer.build((5, 6, 4), Initializer(0, 0, "convolution"))
+    x = np.random.default_rng(0).normal(size=(2, 5, 6, 4)).astype(np.float32)
+    y = layer(tf.constant(x), models.ForwardContext()).numpy()
+    inputs, outputs = 4 // groups, filters // groups
+    for k in range(filters):
+        group, place = divmod(k, outputs)
+        if place < inputs:
+            np.testing.assert_array_equal(y[..., k], x[..., group * inputs + place])
+        else:
+            weights = layer.kernel.numpy()[..., k]
+            assert 0 < np.abs(weights).max() <= 1 / np.sqrt(size**2 * inputs)
+
+
+def test_dirac_of_other_layers():
+    x = np.random.default_rng(0).normal(size=(2, 5, 6, 3)).astype(np.float32)
+    for layer in (
+        models.DepthwiseConvolution(3, padding="SAME", multiplier=2, kernel_initializer="dirac"),
+        models.Dense(3, kernel_initializer="dirac"),
+    ):
+        layer.build((5, 6, 3), Initializer(0, 0, "layer"))
+        y = layer(tf.constant(x), models.ForwardContext()).numpy()
+        np.testing.assert_array_equal(y[..., :: y.shape[-1] // 3], x)
+
+
+def test_fan_in_uniform():
+    values = Initializer(3, 1, "dense").fan_in_uniform("kernel", (3, 3, 40, 90)).numpy()
+    limit = 1 / np.sqrt(9 * 40)
+    assert 0.999 * limit < np.abs(values).max() <= np.float32(limit)
+    np.testing.assert_allclose(values.std(), limit / np.sqrt(3), rtol=0.01)
+
+
 def test_fans_of_groups():
     """A depthwise kernel of 3x3 has 9 inputs and 9 outputs, for any number of channels."""
     layer = models.DepthwiseConvolution()
@@ -50,7 +89,7 @@ def test_fans_of_groups():
     assert 0.99 * limit < np.abs(grouped.kernel).max() <= limit
 
 
-@pytest.mark.parametrize("method", ["glorot_uniform", "he_normal"])
+@pytest.mark.parametrize("method", ["glorot_uniform", "he_normal", "fan_in_uniform"])
 def test_pure_function_of_seed_and_index(method):
     def drawn(seed, index):
         return getattr(Initializer(seed, index, "dense"), method)("kernel", (30, 40)).numpy()

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine.optim.base import DecoupledDecay
 from engine.optim.build import build_optimizer
 from engine.optim.lamb import Lamb
+from engine.optim.weight_decay import DecoupledDecay
 
 RATE = 0.01
 

@@ -179,7 +179,7 @@ def test_arguments_are_flags():
     assert flags.parse(["--model=vit"]).arguments["model.size"] == "Ti"
     with pytest.raises(ValueError, match="choose one of Ti, S, B"):
         flags.parse(["--model=vit", "--model.size=L"])
-    for name in ("resnet", "vit", "transformer"):
+    for name in ("resnet", "airbench", "vit", "transformer"):
         assert all(
             each.help[0].islower() or "Ti" in each.help
             for each in arguments.arguments("model", name)
@@ -192,6 +192,7 @@ def test_arguments_are_flags():
         ("transformer", (8,), (8, 13), tf.int32, {"layers": 1, "heads": 2, "width": 8}),
         seldom("vit", (8, 8, 3), (5,), tf.float32, {"patch": 4, "dropout": 0.1}),
         ("resnet", (8, 8, 3), (5,), tf.float32, {"depth": 20}),
+        seldom("airbench", (8, 8, 3), (5,), tf.float32, {"widths": (4, 4)}),
     ],
 )
 def test_saved_and_loaded(name, input_shape, output_shape, dtype, values, tmp_path):

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from engine.optim import schedules
+from engine.optim.options import ScheduleOptions
 from engine.optim.registry import SCHEDULES
 from tests.harness import rates_of
 
@@ -46,6 +47,39 @@ def test_rates_within_bounds(name):
         values = rates(name, total, warmup_steps=warmup)
         assert np.all(np.isfinite(values)), (total, warmup, values)
         assert np.all((values > 0) & (values <= PEAK * (1 + 1e-15))), (total, warmup, values)
+
+
+def test_triangle():
+    """That of airbench94: from 0.2 of the peak at once to it, and down to 0.07."""
+    found = rates("piecewise_linear", 500, schedule_points="0:0.2,0.23:1,1:0.07")
+    steps = np.arange(500)
+    up, down = 0.2 + 0.8 * steps / 115, 1 - 0.93 * (steps - 115) / 385
+    np.testing.assert_allclose(found, PEAK * np.where(steps <= 115, up, down), rtol=1e-12)
+
+
+def test_drops_of_resnet():
+    """The drops of He et al. 2016, section 4.2: at 32,000 and 48,000 of 64,000 steps, exactly."""
+    steps = (0, 31_999, 32_000, 47_999, 48_000, 63_999)
+    found = rates("piecewise_constant", 64_000, steps)
+    np.testing.assert_allclose(found / PEAK, [1, 1, 0.1, 0.1, 0.01, 0.01], rtol=1e-15)
+
+
+@pytest.mark.parametrize("name", ["piecewise_linear", "piecewise_constant"])
+def test_one_point(name):
+    assert (rates(name, 9, schedule_points="0:0.25") == PEAK / 4).all()
+    found = rates(name, 8, schedule_points=" 0.5:0 ")
+    linear = [1, 0.75, 0.5, 0.25, 0, 0, 0, 0]
+    expected = linear if name == "piecewise_linear" else [1, 1, 1, 1, 0, 0, 0, 0]
+    np.testing.assert_allclose(found, PEAK * np.array(expected), rtol=1e-15)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0.5", "0.5:2", "-0.1:1", "1.5:1", "0.5:1,0.5:0", "a:1", "nan:1"]
+)
+def test_refused_points(text):
+    with pytest.raises(ValueError) as error:
+        ScheduleOptions(schedule_points=text)
+    assert str(error.value).startswith(f"--schedule_points={text}: ")
 
 
 @pytest.mark.parametrize(("warmup", "total"), [(5, 5), (6, 5), (1, 1)])

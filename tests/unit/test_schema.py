@@ -67,8 +67,9 @@ BOUND = {
     *("loss_scale_floor", "jit", "evaluate_every", "evaluate_at_start"),
     *("min_epochs", "stop_at", "baseline", "plateau_patience", "plateau_cooldown"),
     *("evaluation_examples", "deterministic", "recompute", "onednn", "context", "tokens"),
-    *("weight_decay_variables", "learning_rate_multipliers", "evaluation_views"),
-    *("lookahead", "lookahead_decay", "lookahead_power"),
+    *("weight_decay_variables", "learning_rate_multipliers", "weight_decay_kind"),
+    *("lookahead", "lookahead_decay", "lookahead_power", "schedule_points", "freeze_after"),
+    *("momentum_of", "evaluation_views"),
 }
 
 
@@ -98,6 +99,8 @@ def another(field):
         "weights": "best",
         "learning_rate_multipliers": ".*:2",
         "weight_decay_variables": "vectors",
+        "freeze_after": ".*:7",
+        "schedule_points": "0:0.2,1:0.1",
     }
     if field.name in texts:
         return texts[field.name]

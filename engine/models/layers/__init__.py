@@ -17,6 +17,7 @@ from engine.models.layers.dropout import Dropout
 from engine.models.layers.embedding import Embedding, PositionEmbedding, TiedOutput
 from engine.models.layers.normalization import LayerNorm
 from engine.models.layers.pooling import AveragePool, GlobalAveragePool, MaxPool
+from engine.models.layers.rescaling import Rescaling
 from engine.models.layers.shortcut import PaddedShortcut
 from engine.models.layers.tokens import ClassToken, SelectToken
 from engine.models.layers.transformer_block import TransformerBlock
@@ -40,6 +41,7 @@ __all__ = [
     "MaxPool",
     "PaddedShortcut",
     "PositionEmbedding",
+    "Rescaling",
     "Reshape",
     "Residual",
     "SelectToken",

@@ -22,7 +22,7 @@ class Dense(WithKernel):
       activation: name of an activation, as in `Activation`; None: no activation.
       use_bias: whether there is a bias.
       kernel_initializer: "glorot_uniform", "he_normal", "he_normal_fan_out", "normal",
-        "truncated_normal" or "zeros".
+        "truncated_normal", "zeros", "fan_in_uniform" or "dirac", an identity.
       kernel_stddev: standard deviation of "normal" and "truncated_normal".
 
     Raises:

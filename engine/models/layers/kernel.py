@@ -12,6 +12,7 @@ from engine.models.layers.checks import one_of
 
 INITIALIZERS = (
     *("glorot_uniform", "he_normal", "he_normal_fan_out", "normal", "truncated_normal", "zeros"),
+    *("fan_in_uniform", "dirac"),
 )
 STDDEV = 0.02  # of "normal" and "truncated_normal": that of GPT-2, BERT and vision transformers
 
@@ -23,8 +24,8 @@ class WithKernel(Layer):
     activation.
 
     `kernel_initializer` is "glorot_uniform", "he_normal" (fan in, truncated), "he_normal_fan_out",
-    "normal" or "truncated_normal" of the standard deviation `kernel_stddev`, or "zeros"; see
-    `Initializer`.
+    "normal" or "truncated_normal" of the standard deviation `kernel_stddev`, "zeros",
+    "fan_in_uniform" or "dirac"; see `Initializer`.
     """
 
     def __init__(
@@ -58,8 +59,9 @@ class WithKernel(Layer):
 
         `kernel_shape` is [..., inputs of a group, outputs]; `groups` is the number of groups.
         """
-        if self.kernel_initializer == "glorot_uniform":
-            self.kernel = initializer.glorot_uniform("kernel", kernel_shape, groups)
+        if self.kernel_initializer in ("glorot_uniform", "dirac"):
+            create = getattr(initializer, self.kernel_initializer)
+            self.kernel = create("kernel", kernel_shape, groups)
         elif self.kernel_initializer in ("normal", "truncated_normal"):
             create = getattr(initializer, self.kernel_initializer)
             self.kernel = create("kernel", kernel_shape, self.kernel_stddev)

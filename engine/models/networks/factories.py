@@ -26,6 +26,28 @@ def resnet(inputs: Any, outputs: Any, *, depth: int = 20, zero_scale: bool = Fal
     return resnet.layers(inputs, outputs, depth, zero_scale)
 
 
+def airbench(
+    inputs: Any,
+    outputs: Any,
+    *,
+    widths: tuple[int, ...] = (64, 256, 256),
+    whitening: int = 2,
+    logit_scale: float = 1 / 9,
+) -> list[Any]:
+    """Returns the layers of airbench94's network, for images of some 32x32 (Jordan 2024).
+
+    Args:
+      inputs: spec (`tf.TensorSpec`) of the inputs of an example.
+      outputs: spec of the outputs that the task needs for an example.
+      widths: numbers of filters of the blocks, each of which halves the images.
+      whitening: height and width of the patches that the first layer whitens.
+      logit_scale: factor of the outputs.
+    """
+    from engine.models.networks import airbench
+
+    return airbench.layers(inputs, outputs, widths, whitening, logit_scale)
+
+
 def vit(
     inputs: Any,
     outputs: Any,
