@@ -82,6 +82,20 @@ def update_adam(
         )
 
 
+def add_bias(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+    """Adds a bias of the dtype of `x`; its gradient is summed in float32, as in the engine.
+
+    TensorFlow's gradient of a bias in bfloat16 is summed in bfloat16 on a CPU.
+    """
+    return tf.nn.bias_add(x, bias) if x.dtype == tf.float32 else _add_bias(x, bias)
+
+
+@tf.custom_gradient
+def _add_bias(x, bias):
+    axes = list(range(x.shape.rank - 1))
+    return tf.nn.bias_add(x, bias), lambda upstream: (upstream, tf.reduce_sum(upstream, axes))
+
+
 class Bare:
     """The hand-written loop and its weights.
 
@@ -160,7 +174,7 @@ class Bare:
         )
         for kernel, bias in ((kernel_1, bias_1), (kernel_2, bias_2)):
             x = tf.nn.max_pool2d(tf.nn.conv2d(x, kernel, 1, "VALID"), 2, 2, "VALID")
-            x = tf.nn.relu(tf.nn.bias_add(x, bias))
+            x = tf.nn.relu(add_bias(x, bias))
         x = tf.reshape(x, [-1, 1600])
         drawn = tf.raw_ops.StatelessRandomUniformFullIntV2(
             shape=[self._batch, 52],  # 1,600 bits, padded to blocks of 128
@@ -172,7 +186,7 @@ class Bare:
         coins = tf.reshape(tf.bitcast(drawn, tf.uint8), [self._batch, 208])[:, :200]
         doubled = tf.constant(np.arange(256)[:, None] >> np.arange(8) & 1, self._dtype) * 2
         x *= tf.reshape(tf.gather(doubled, tf.cast(coins, tf.int32)), [-1, 1600])
-        return tf.nn.bias_add(tf.matmul(x, kernel_3), bias_3)
+        return add_bias(tf.matmul(x, kernel_3), bias_3)
 
     def _dense(self, x: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
         del step
