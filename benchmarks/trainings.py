@@ -91,7 +91,9 @@ def told(command: list[str], who: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def parser(module: str, doc: str | None, seeds: int, out: Path) -> argparse.ArgumentParser:
+def parser(
+    module: str, doc: str | None, seeds: int, out: Path, keras: bool = True
+) -> argparse.ArgumentParser:
     """Returns a parser for a benchmark that trains once for each seed.
 
     Args:
@@ -99,13 +101,15 @@ def parser(module: str, doc: str | None, seeds: int, out: Path) -> argparse.Argu
       doc: description of the command.
       seeds: default number of seeds.
       out: default directory of the results.
+      keras: whether there is an option for Keras beside it.
     """
     made = argparse.ArgumentParser(prog=f"python -m benchmarks.{module}", description=doc)
     made.formatter_class = argparse.RawDescriptionHelpFormatter
-    made.add_argument("--data_dir", required=True, help="where MNIST is prepared")
+    made.add_argument("--data_dir", required=True, help="where the data is prepared")
     made.add_argument("--place", type=Path, default=Path(".benchmarks"), help="environments, data")
     made.add_argument("--seeds", type=int, default=seeds, dest="rounds", help="so many, from 0")
-    made.add_argument("--keras", action="store_true", help="Keras beside it")
+    if keras:
+        made.add_argument("--keras", action="store_true", help="Keras beside it")
     made.add_argument("--out", type=Path, default=out, help="where the results go")
     return made
 

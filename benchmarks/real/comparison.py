@@ -305,7 +305,10 @@ def written(results: dict[str, Any]) -> list[str]:
             if package not in ("ready", "at_least")
         }
         lines += ["", f"## {name}: {entry['what']}", "", *rows(entry)]
-        lines += ["", f"{entry['date']}. Versions: {', '.join(sorted(versions))}."]
+        starts = sum(bool(start) for start in entry["starts"])
+        many = f"{starts} starts" if starts > 1 else "One start"
+        lines += ["", f"{many} of every process, {entry['date']}. "]
+        lines[-1] += f"Versions: {', '.join(sorted(versions))}."
     return lines
 
 

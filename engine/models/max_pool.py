@@ -134,8 +134,10 @@ def _gathered(
             windows = tf.pad(windows, paddings, constant_values=tf.constant(-2, windows.dtype))
             gradients = tf.pad(gradients, paddings)
         matches = windows[:, :, tf.newaxis, :, tf.newaxis] == index
-        part = tf.where(matches, gradients[:, :, tf.newaxis, :, tf.newaxis], zero)
-        total = part if total is None else total + part
+        part = gradients[:, :, tf.newaxis, :, tf.newaxis]
+        # Not a sum of sums, which TensorFlow's optimizer would add in another order, as an AddN.
+        so_far = zero if total is None else total
+        total = tf.where(matches, part if total is None else total + part, so_far)
     lengths = [period * step for period, step in zip(periods, stride, strict=True)]
     extended = tf.reshape(total, [-1, *lengths, shape[3]])
     (above, _), (left, _) = borders

@@ -66,18 +66,20 @@ WINDOWS = [
     ((3, 2), (1, 2), "SAME"),
     ((3, 3), (2, 2), "VALID"),
     ((2, 2), (3, 3), "SAME"),
+    ((3, 4), (1, 1), "SAME"),  # 12 windows of an element: more than an AddN adds at once
 ]
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.name)
 @pytest.mark.parametrize(("size", "stride", "padding"), WINDOWS)
-def test_compiled_equals_kernels(size, stride, padding, dtype):
-    """XLA's values and gradients are those of TensorFlow's kernels, with many ties."""
+@pytest.mark.parametrize("jit", [True, None], ids=["XLA", "graph"])
+def test_equals_kernels(size, stride, padding, dtype, jit):
+    """Values and gradients are those of TensorFlow's kernels, with many ties."""
     if dtype == tf.float16:
         skip_without_float16()
     for seed in range(5):
         x = np.random.default_rng(seed).integers(0, 3, (2, 7, 8, 4))
-        assert_equal(tf.cast(x, dtype), size, stride, padding, seed, True)
+        assert_equal(tf.cast(x, dtype), size, stride, padding, seed, jit)
 
 
 @pytest.mark.many_graphs
