@@ -9,18 +9,37 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.engine_loop import config_of
 from benchmarks.serve import serve
 from benchmarks.workloads import WORKLOADS
 
+if TYPE_CHECKING:
+    from engine.assembly.parts import Parts
 
-def main() -> None:
-    """Serves requests for evaluation passes through benchmarks/serve.py."""
+
+def serve_passes(parts: Parts) -> None:
+    """Serves passes over the test split of a run through benchmarks/serve.py."""
     import tensorflow as tf
 
     import engine
+
+    evaluation, means = parts.evaluations["test"], {}
+
+    def take(passes: int) -> None:
+        for _ in range(passes):
+            means.update(evaluation.run() or {})
+
+    def final() -> dict[str, Any]:
+        return means
+
+    take(2)
+    serve(take, {"tapeline": engine.__version__, "tensorflow": tf.__version__}, final)
+
+
+def main() -> None:
+    """Serves requests for evaluation passes through benchmarks/serve.py."""
     from engine.assembly.parts import assemble
 
     workload, data_dir, *options = sys.argv[1:]
@@ -29,18 +48,7 @@ def main() -> None:
             WORKLOADS[workload], data_dir, run_dir, "--test_split=test", "--progress=off", *options
         )
         parts = assemble(config)
-        evaluation, means = parts.evaluations["test"], {}
-
-        def take(passes: int) -> None:
-            for _ in range(passes):
-                means.update(evaluation.run() or {})
-
-        def final() -> dict[str, Any]:
-            return means
-
-        take(2)
-        versions = {"tapeline": engine.__version__, "tensorflow": tf.__version__}
-        serve(take, versions, final)
+        serve_passes(parts)
         parts.close()
 
 

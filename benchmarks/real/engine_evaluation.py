@@ -10,18 +10,14 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from typing import Any
 
 from engine.runtime.startup import import_tensorflow
 
 import_tensorflow()
 
-import tensorflow as tf  # noqa: E402
-
-import engine  # noqa: E402
+from benchmarks.engine_evaluation import serve_passes  # noqa: E402
 from benchmarks.real import arrays, engine_weights, specs  # noqa: E402
 from benchmarks.real.specs import Spec  # noqa: E402
-from benchmarks.serve import serve  # noqa: E402
 from engine.assembly.parts import Parts, assemble  # noqa: E402
 from engine.config import flags  # noqa: E402
 
@@ -61,17 +57,7 @@ def main() -> None:
     name, examples, *options = sys.argv[1:]
     with tempfile.TemporaryDirectory() as run_dir:
         parts = assembled(specs.SPECS[name], int(examples), run_dir, *options)
-        evaluation, means = parts.evaluations["test"], {}
-
-        def take(passes: int) -> None:
-            for _ in range(passes):
-                means.update(evaluation.run() or {})
-
-        def final() -> dict[str, Any]:
-            return means
-
-        take(2)
-        serve(take, {"tapeline": engine.__version__, "tensorflow": tf.__version__}, final)
+        serve_passes(parts)
         parts.close()
 
 

@@ -14,12 +14,8 @@ def of_matrices(variable: tf.Variable) -> float:
     return 1.0 if is_matrix(variable) else 0.0
 
 
-class DecoupledDecay(tf.Module):
-    """An optimizer wrapped with decoupled weight decay (Loshchilov and Hutter 2019).
-
-    Computes `w -= learning_rate * decay * w`, then the update of the wrapped optimizer, which must
-    not depend on the values of the variables. The decay is not part of the gradient, so it does not
-    change the slots.
+class _Decay(tf.Module):
+    """Base class of an optimizer that is wrapped with weight decay.
 
     Attributes:
       optimizer: the wrapped optimizer.
@@ -28,13 +24,22 @@ class DecoupledDecay(tf.Module):
     """
 
     def __init__(self, optimizer: Optimizer, decay: float) -> None:
-        super().__init__(name="decoupled_decay")
+        super().__init__()
         self.optimizer, self.decay = optimizer, decay
         self.factor: Callable[[tf.Variable], float] = of_matrices
 
     def create_slots(self, variables: Sequence[tf.Variable]) -> None:
         """Creates the slots of the wrapped optimizer."""
         self.optimizer.create_slots(variables)
+
+
+class DecoupledDecay(_Decay):
+    """An optimizer wrapped with decoupled weight decay (Loshchilov and Hutter 2019).
+
+    Computes `w -= learning_rate * decay * w`, then the update of the wrapped optimizer, which must
+    not depend on the values of the variables. The decay is not part of the gradient, so it does not
+    change the slots.
+    """
 
     def apply(self, gradients, variables, learning_rate, update) -> None:
         """Decays the weights, then applies the wrapped optimizer; see `Optimizer.apply`."""
@@ -44,24 +49,13 @@ class DecoupledDecay(tf.Module):
         self.optimizer.apply(gradients, variables, learning_rate, update)
 
 
-class CoupledDecay(tf.Module):
+class CoupledDecay(_Decay):
     """An optimizer wrapped with weight decay that is part of the gradient, as L2 regularization.
 
     The wrapped optimizer gets `g + decay * w` in place of the gradient g, so that the decay enters
     its slots: the gradient of a loss with the penalty `decay / 2 * ||w||^2`. This is what the
     argument `weight_decay` of PyTorch's SGD and Adam does. Clipping has seen g alone.
-
-    The attributes are those of `DecoupledDecay`.
     """
-
-    def __init__(self, optimizer: Optimizer, decay: float) -> None:
-        super().__init__(name="coupled_decay")
-        self.optimizer, self.decay = optimizer, decay
-        self.factor: Callable[[tf.Variable], float] = of_matrices
-
-    def create_slots(self, variables: Sequence[tf.Variable]) -> None:
-        """Creates the slots of the wrapped optimizer."""
-        self.optimizer.create_slots(variables)
 
     def apply(self, gradients, variables, learning_rate, update) -> None:
         """Adds the decay to the gradients, then applies the optimizer; see `Optimizer.apply`."""

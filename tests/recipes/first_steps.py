@@ -1,6 +1,6 @@
 """The losses of the first steps of each recipe, in float32, by the name of its flagfile.
 
-    python -m tests.recipes.first_steps          writes losses.json anew, after a meant change
+    python -m tests.recipes.first_steps          writes losses.json again, after a meant change
     python -m tests.recipes.first_steps --drift  how far they are from it in this process
 
 For the second, `TF_ENABLE_ONEDNN_OPTS=0`, `ONEDNN_MAX_CPU_ISA=AVX2` and `TF_NUM_INTRAOP_THREADS=1`

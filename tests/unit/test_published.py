@@ -60,7 +60,7 @@ def test_table():
 
 
 def test_known_runs_are_not_repeated(tmp_path, monkeypatch):
-    """The second command trains only the seed that is new; table and picture are written anew."""
+    """The second command trains only the seed that is new; table and picture are rewritten."""
     trained = []
 
     def train(recipe, data_dir, seed):
