@@ -106,6 +106,7 @@ class TransformerBlock(Composite):
                 f"{called(self, initializer)} adds {of_mlp[-1]} units to inputs of shape"
                 f" {input_shape}: give as many units as the inputs have"
             )
+        self._shape = input_shape
         return input_shape
 
     def __call__(
@@ -129,6 +130,19 @@ class TransformerBlock(Composite):
             return x + apply(
                 [each for each in self.mlp if not isinstance(each, Dropout)], x, context
             )
-        x += apply(self.attention, x, context)
-        x += apply(self.mlp, x, context)
+        rows, (tokens, units) = x.shape[0], self._shape
+        sequences = [-1 if rows is None else rows, tokens, units]
+        matrix = [-1 if rows is None else rows * tokens, units]
+        # Added as matrices: XLA takes longer for the sums of a norm if it has to reshape the terms.
+        x = tf.reshape(x, matrix)
+        for layers in (self.attention, self.mlp):
+            y = x
+            for layer in layers:
+                with tf.name_scope(layer.name):
+                    if isinstance(layer, LayerNorm | Dense):
+                        y = layer(y, context)
+                    else:
+                        y = tf.reshape(layer(tf.reshape(y, sequences), context), matrix)
+            x += y
+        x = tf.reshape(x, sequences)
         return x if token is None else x[:, token]
