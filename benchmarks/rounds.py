@@ -223,20 +223,34 @@ def _fastest(
     finalists = [words for words in finalists if rates[words] > rates[finalists[0]] / 2]
     if not finalists:
         raise RuntimeError(f"{contender.name}: no variant runs")
-    return _fastest_in_turn(contender, finalists, errors, unit, each), rates
+    return fastest_in_turn(contender, finalists, errors, unit, each), rates
 
 
-def _fastest_in_turn(
-    contender: Contender, finalists: list[str], errors: Any, unit: str, each: int
+def fastest_in_turn(
+    contender: Contender,
+    finalists: list[str],
+    errors: Any,
+    unit: str = "steps/s",
+    each: int = 1,
+    blocks: int = _FINALS,
 ) -> str:
-    """Returns the finalist with the highest median rate, measured in blocks that take turns."""
+    """Returns the finalist with the highest median rate, measured in blocks that take turns.
+
+    Args:
+      contender: the contender.
+      finalists: descriptions of some of its variants.
+      errors: file for the processes' standard error.
+      unit: unit of the rates.
+      each: number by which steps/s are multiplied for this unit.
+      blocks: number of blocks of each finalist.
+    """
     if len(finalists) == 1:
         return finalists[0]
     processes = {words: Answering(contender.variants[words], errors) for words in finalists}
     for process in processes.values():
         process.fit(SECONDS / 2)
     found: dict[str, list[float]] = {words: [] for words in finalists}
-    for _ in range(_FINALS):
+    for _ in range(blocks):
         for words, process in processes.items():
             time.sleep(_PAUSE)
             found[words].append(each * process.block())

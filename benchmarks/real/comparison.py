@@ -1,9 +1,10 @@
 """Measures the contenders of W5 to W8 in several starts of every process.
 
-Each variant of a contender is first measured alone, and the fastest is chosen. Each start then
-starts all contenders again, another one first, and measures blocks of them in turn, each round in
-the next order. A result is saved as soon as it is there: the same command goes on where it was cut
-off, and measures nothing twice. The speed of a contender is the median over the blocks of all
+Each variant of a contender is first measured alone. Those within 5% of the fastest are then
+measured in turn, because the speed of the machine changes, and the fastest is chosen. Each start
+then starts all contenders again, another one first, and measures blocks of them in turn, each round
+in the next order. A result is saved as soon as it is there: the same command goes on where it was
+cut off, and measures nothing twice. The speed of a contender is the median over the blocks of all
 starts; a ratio is one of medians.
 """
 
@@ -36,6 +37,7 @@ SHORT = {  # the names that --only takes
 }
 _PAUSE = 0.5  # seconds until the idle threads of the previous process stop spinning
 _HOPELESS = 0.6  # of the fastest variant: slower ones are measured once
+_CLOSE, _FINALS = 0.95, 3  # of the fastest variant: blocks in turn decide between those
 _WITHOUT = ["env", "TF_ENABLE_ONEDNN_OPTS=0"]
 _FEW_OFF = "steps_per_execution 8,"  # with or without oneDNN, calls cost the same
 
@@ -161,7 +163,7 @@ def save(args: Namespace, results: dict[str, Any]) -> None:
 def chosen(
     contender: Contender, entry: dict[str, Any], args: Namespace, errors: Any, keep: Any
 ) -> None:
-    """Measures the variants of a contender that were not measured, and notes the fastest.
+    """Measures the variants of a contender that were not measured, and notes the fastest of all.
 
     Args:
       contender: the contender.
@@ -171,6 +173,7 @@ def chosen(
       keep: saves the results.
     """
     tried = entry["tried"].setdefault(contender.name, {})
+    before = entry["chosen"].get(contender.name)
     for words, command in contender.variants.items() if len(contender.variants) > 1 else ():
         if words in tried:
             continue
@@ -183,14 +186,18 @@ def chosen(
         except RuntimeError as error:
             print(f"  {contender.name}, {words}: {error}", flush=True)
             rate = 0.0
-        tried[words] = rate
+        tried[words], before = rate, None
         print(f"  {contender.name}, {words}: {rate:.2f} steps/s", flush=True)
         keep()
     known = {words: tried.get(words, 0.0) for words in contender.variants}
+    if before in known:
+        return
     best = max(known, key=known.__getitem__)
-    before = entry["chosen"].get(contender.name)
-    if before is None or known[best] > tried.get(before, 0.0):
-        entry["chosen"][contender.name] = best
+    close = [words for words in known if known[words] > _CLOSE * known[best]] or [best]
+    entry["chosen"][contender.name] = rounds.fastest_in_turn(
+        contender, close, errors, blocks=_FINALS
+    )
+    keep()
 
 
 def measured(
