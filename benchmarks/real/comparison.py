@@ -152,7 +152,9 @@ def begun(args: Namespace) -> dict[str, Any]:
 
 
 def save(args: Namespace, results: dict[str, Any]) -> None:
-    """Writes real.json and REAL.md."""
+    """Writes real.json and REAL.md, float32 first."""
+    names = [f"{name} {precision}" for precision in PRECISIONS for name in SPECS]
+    results["entries"] = dict(sorted(results["entries"].items(), key=lambda x: names.index(x[0])))
     unfinished = args.out / f"{RAW}.part"
     unfinished.parent.mkdir(parents=True, exist_ok=True)
     unfinished.write_text(compact.dumps(results) + "\n")

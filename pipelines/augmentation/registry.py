@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from pipelines.augmentation.checks import check_new
 from pipelines.augmentation.mixing import MIXING
 from pipelines.augmentation.warp import NUMBERS
 
@@ -72,7 +73,7 @@ def register(
     Raises:
       ValueError: when the name is already in use or is not a Python identifier.
     """
-    _check_new(name)
+    check_new("a transform", name, names())
 
     def add(transform: Transform) -> Transform:
         image_transforms[name] = Registered(transform, numbers, default, maximum)
@@ -121,7 +122,7 @@ def register_pair(
 
     def add(transform: Callable) -> Callable:
         of = name or transform.__name__
-        _check_new(of)
+        check_new("a transform", of, names())
         takes_strength = len(inspect.signature(transform).parameters) > 3
         with_strength = transform if takes_strength else lambda x, y, u, _: transform(x, y, u)
         pair_transforms[of] = Registered(
@@ -130,11 +131,3 @@ def register_pair(
         return transform
 
     return add
-
-
-def _check_new(name: str) -> None:
-    """Raises ValueError if `name` is not a Python identifier or already names a transform."""
-    if not name.isidentifier():
-        raise ValueError(f"the name of a transform must be a Python identifier, got {name!r}")
-    if name in names():
-        raise ValueError(f"a transform named {name!r} is registered already; choose another name")

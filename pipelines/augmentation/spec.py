@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
@@ -13,6 +11,7 @@ import tensorflow as tf
 from pipelines import nests
 from pipelines.augmentation import color, mixing, moves, randaugment, registry, resized_crop
 from pipelines.augmentation.augment import Augmentation
+from pipelines.augmentation.checks import choices, number_of
 from pipelines.augmentation.moves import FLIPS
 from pipelines.augmentation.warp import MAX_SIDE, NUMBERS
 
@@ -131,7 +130,7 @@ def parse_augmentation(
         name, colon, strength = (part.strip() for part in item.partition(":"))
         flag = f"--augment={item.strip()}"
         if name not in registry.names():
-            raise ValueError(f"{flag}: the transforms are {_choices(name, registry.names())}")
+            raise ValueError(f"{flag}: the transforms are {choices(name, registry.names())}")
         if name in strengths:
             raise ValueError(f"{flag}: {name} is listed twice")
         strengths[name] = _strength(flag, name, strength if colon else None, image_shape)
@@ -177,7 +176,7 @@ def _strength(
     if name == "flip":
         text = "horizontal" if text is None else text
         if text not in FLIPS:
-            raise ValueError(f"{flag}: flips are {_choices(text, FLIPS)}")
+            raise ValueError(f"{flag}: flips are {choices(text, FLIPS)}")
         return text
     side = min(image_shape[:2]) if image_shape else 14
     if name == "crop":
@@ -201,10 +200,7 @@ def _strength(
         if text is not None:
             raise ValueError(f"{flag}: {name} takes no strength; give {name}")
         return default
-    try:
-        number = default if text is None else float(text)
-    except ValueError:
-        raise ValueError(f"{flag}: {text!r} is not a number; give {name}:{default:g}") from None
+    number = number_of(flag, name, text, default)
     if not math.isfinite(number):
         raise ValueError(f"{flag}: must be a finite number")
     if number <= 0:
@@ -214,9 +210,3 @@ def _strength(
     if name == "cutout" and number != int(number):
         raise ValueError(f"{flag}: must be a whole number of pixels")
     return int(number) if name == "cutout" else number
-
-
-def _choices(value: str, known: Iterable[str]) -> str:
-    """Formats the known names for an error message, and suggests one that is close to `value`."""
-    close = difflib.get_close_matches(value, known, n=1)
-    return ", ".join(known) + (f"; did you mean {close[0]!r}?" if close else "")

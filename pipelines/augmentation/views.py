@@ -7,7 +7,6 @@ test-time augmentation.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import math
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tensorflow as tf
 
+from pipelines.augmentation.checks import check_new, choices, number_of
 from pipelines.augmentation.moves import Crop, source_places
 
 if TYPE_CHECKING:
@@ -106,10 +106,7 @@ def register_view(
 
     def add(view: Callable) -> Callable:
         of = name or view.__name__
-        if not of.isidentifier():
-            raise ValueError(f"the name of a view must be a Python identifier, got {of!r}")
-        if of in _BUILT_IN or of in _registered:
-            raise ValueError(f"a view named {of!r} is registered already; choose another name")
+        check_new("a view", of, _BUILT_IN | _registered)
         takes_number = len(inspect.signature(view).parameters) > 1
 
         def views(strength: float) -> tuple[View, ...]:
@@ -173,9 +170,7 @@ def views_of(spec: str, source: Source) -> tuple[WeightedView, ...]:
         name, colon, number = (part.strip() for part in item.partition(":"))
         flag = f"--evaluation_views={item}"
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ValueError(f"{flag}: the views are {', '.join(known)}{hint}")
+            raise ValueError(f"{flag}: the views are {choices(name, known)}")
         if name in strengths:
             raise ValueError(f"{flag}: {name} is listed twice")
         if name in _BUILT_IN:
@@ -217,10 +212,7 @@ def _strength(flag: str, name: str, text: str | None, source: Source) -> float:
         if text is not None:
             raise ValueError(f"{flag}: {name} takes no number; give {name}")
         return default
-    try:
-        number = default if text is None else float(text)
-    except ValueError:
-        raise ValueError(f"{flag}: {text!r} is not a number; give {name}:{default:g}") from None
+    number = number_of(flag, name, text, default)
     if name == "shift":
         side = min(source.image_shape[:2])
         if number not in range(1, side):

@@ -10,31 +10,20 @@ import pytest
 from tests.cli.command import Warm
 
 TEXT = """
-import numpy as np, tensorflow as tf
+import numpy as np
 import tapeline as tl
 
 @tl.source
 def ids():
     inputs = np.random.default_rng(0).integers(0, 11, (60, 8)).astype(np.uint8)
     return tl.arrays(inputs=inputs[:, :-1], targets=inputs[:, 1:], validation=0.2)
-
-@tl.task
-class NextId(tl.Task):
-    metrics = {}
-
-    def output_spec(self, source):
-        return tf.TensorSpec([*source.targets.shape, 11])
-
-    def __call__(self, model, batch, context):
-        logits, targets = model(batch.inputs, context), tf.cast(batch.targets, tf.int64)
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
-        return tl.TaskOutput(tf.reduce_mean(losses, -1))
 """
 DIGITS = "--dataset=digits", "--train_split=train[:80]"
 NETWORKS = {
     "transformer": (
-        *("--load=text.py", "--dataset=ids", "--task=next_id", "--model=transformer"),
-        *("--model.layers=1", "--model.heads=2", "--model.width=8", "--model.dropout=0.1"),
+        *("--load=text.py", "--dataset=ids", "--task=language_model", "--classes=11"),
+        *("--model=transformer", "--model.layers=1", "--model.heads=2"),
+        *("--model.width=8", "--model.dropout=0.1"),
     ),
     "resnet": (*DIGITS, "--model=resnet"),
     "vit": (*DIGITS, "--model=vit", "--model.patch=4"),

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 import tapeline as tl
 from engine.models.registry import NETWORKS
 from engine.tasks.classification import Classification
+from engine.tasks.language_model import LanguageModel
 from engine.tasks.task import Task
 
 BUILT_IN = NETWORKS.built_in
@@ -46,24 +46,9 @@ def law_ids() -> Any:
     return tl.arrays(inputs=ids[:, :-1], targets=ids[:, 1:])
 
 
-class LawNextId(tl.Task):
-    """Task of the next id at each position."""
-
-    def __init__(self) -> None:
-        self.metrics = {}
-
-    def output_spec(self, source):
-        return tf.TensorSpec([*source.targets.shape, 11])
-
-    def __call__(self, model, batch, context):
-        logits, targets = model(batch.inputs, context), tf.cast(batch.targets, tf.int64)
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
-        return tl.TaskOutput(tf.reduce_mean(losses, -1))
-
-
 def task_of(name: str) -> Task:
     """Returns a new task for the built-in network of this name."""
-    return LawNextId() if name == "transformer" else Classification()
+    return LanguageModel({}, classes=11) if name == "transformer" else Classification()
 
 
 def short_training(name: str) -> dict[str, Any]:
