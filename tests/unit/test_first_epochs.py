@@ -121,7 +121,8 @@ def test_table():
     found = list(first_epochs_report.table(runs))
     assert found[2].startswith("| 3 | 41.00 ± 1.41 | 40.50 ± 0.71 | -1.00, +2.00 | +0.50 ± 2.12 |")
     assert found[3].startswith("| 6 | 30.50 ± 0.71 | 30.50 ± 0.71 | +0.00, +0.00 |")
-    assert "+0.25 on average, 0.75 in size" in found[-1] and "step 7 or later" in found[-1]
+    assert "+0.25 on average, 0.75 in size; two seeds of Tapeline differ by 1.50," in found[-1]
+    assert "of PyTorch by 1.00. " in found[-1] and "step 7 or later" in found[-1]
 
 
 @pytest.fixture
