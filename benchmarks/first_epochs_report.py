@@ -87,9 +87,9 @@ def table(runs: Iterable[Run]) -> Iterator[str]:
     yield (
         f"Means and sample deviations over {len(found)} seeds; a difference is Tapeline's error "
         f"less PyTorch's, over all tests and seeds {np.mean(apart):+.2f} on average, "
-        f"{np.mean(np.abs(apart)):.2f} in size{_between_seeds(ours, theirs)}. The first {FIRST} losses differ by at most "
-        f"{largest:.1g} of their size. Rounding errors grow from step to step: the first loss that "
-        f"differs by 1% is that of step {_parting(found)}."
+        f"{np.mean(np.abs(apart)):.2f} in size{_between_seeds(ours, theirs)}. The first {FIRST} "
+        f"losses differ by at most {largest:.1g} of their size. Rounding errors grow from step to "
+        f"step: the first loss that differs by 1% is that of step {_parting(found)}."
     )
 
 
