@@ -34,14 +34,15 @@ class Trained(NamedTuple):
     rows: list[dict[str, Any]]
 
 
-def train(flagfile: Path, data_dir: str, seed: int, who: str) -> Trained:
+def train(flagfile: Path, data_dir: str, seed: int, who: str, *more: str) -> Trained:
     """Trains with a flagfile, in a temporary directory; returns the results.
 
     Args:
       flagfile: path of the flagfile.
-      data_dir: directory in which MNIST is prepared.
+      data_dir: directory in which the data set is prepared.
       seed: random seed.
       who: name of the training, for the error message.
+      *more: further command-line options, which have precedence.
 
     Raises:
       RunError: the training fails.
@@ -49,7 +50,8 @@ def train(flagfile: Path, data_dir: str, seed: int, who: str) -> Trained:
     with tempfile.TemporaryDirectory() as scratch:
         run_dir = Path(scratch) / "run"
         options = (f"--data_dir={data_dir}", f"--run_dir={run_dir}", "--report=false")
-        told([sys.executable, "run.py", f"--flagfile={flagfile}", f"--seed={seed}", *options], who)
+        given = (f"--flagfile={flagfile}", f"--seed={seed}", *options, *more)
+        told([sys.executable, "run.py", *given], who)
         result = json.loads((run_dir / "result.json").read_text())
         rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     return Trained(result, rows)

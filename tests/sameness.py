@@ -13,7 +13,7 @@ from tensorflow.core.util import event_pb2
 from engine.checkpoint.catalog import list_checkpoints, read, read_metadata
 
 DECIDED = (
-    *("step", "epoch", "stopped_early", "stopped_by", "stop_reason", "best"),
+    *("step", "epoch", "stopped_early", "stopped_by", "stop_reason", "best", "weights_step"),
     *("validation", "validation_sets", "test"),
     *("skipped_steps", "left_out", "weights_sha256"),
 )

@@ -52,7 +52,10 @@ class Finalizer:
           ValueError: if the report finds damaged data, or if a metric fails.
           RuntimeError: if TensorFlow fails.
         """
-        weights = self._restore_best()
+        weights_step = self._restore_best()
+        weights = "final weights"
+        if weights_step is not None:
+            weights = f"weights of step {weights_step:,}, the best"
         results = self._evaluate(weights)
         if results is None:
             return False
@@ -66,6 +69,7 @@ class Finalizer:
             epoch=epoch,
             metric=metric,
             stopped=stopped,
+            weights_step=weights_step,
             results=results,
             left_out=left_out,
         )
@@ -75,19 +79,16 @@ class Finalizer:
         self.print_line(result.write(config.run.run_dir, outcome))
         return True
 
-    def _restore_best(self) -> str:
-        """Restores the best weights, if any, with `--restore_best`; returns a description.
-
-        The description is "final weights", or such as "weights of step 120, the best".
-        """
+    def _restore_best(self) -> int | None:
+        """Restores the best weights, if any, with `--restore_best`; returns their step, or None."""
         best = int(self.parts.state.best.step)
         number = 0
         if self.parts.config.stopping.restore_best and best >= 0:
             number = self.collectives.broadcast(self.restorer.best_number())
         if not number:
-            return "final weights"
+            return None
         self.restorer.restore_best_weights(number)
-        return f"weights of step {best:,}, the best"
+        return best
 
     def _evaluate(self, weights: str) -> dict[str, dict[str, float | int]] | None:
         """Returns {split: {metric: value}} of validation sets and test split; None if interrupted.

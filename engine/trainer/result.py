@@ -29,6 +29,7 @@ def outcome(
     epoch: int,
     metric: str,
     stopped: tuple[str, str],
+    weights_step: int | None,
     results: Mapping[str, Mapping[str, float | int]],
     left_out: Sequence[int],
 ) -> dict[str, Any]:
@@ -41,6 +42,7 @@ def outcome(
       metric: name of the monitored metric, such as "validation_accuracy".
       stopped: option that ended training early, such as "patience", and the reason as text; both
         are "" if training ended at its full length.
+      weights_step: step of the best weights if these were evaluated; None: the final ones were.
       results: mean loss and metrics of each evaluated split, {split: means}.
       left_out: numbers, from 0, of the skipped steps.
     """
@@ -57,6 +59,7 @@ def outcome(
         "stopped_by": stopped[0] or None,
         "stop_reason": stopped[1] or None,
         "best": best if best_step >= 0 else None,
+        "weights_step": step if weights_step is None else weights_step,
         **parts.validation_scores(results),
         "test": results.get("test"),
         **({"evaluation_examples": examples} if examples else {}),

@@ -33,7 +33,7 @@ def run(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture(scope="module")
 def early(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Returns a run that stopped early: the learning rate is too large after two good epochs."""
-    spoiled = "--schedule=step", f"--decay_steps={2 * PER_EPOCH}", "--decay_rate=3000"
+    spoiled = "--schedule=step", "--decay_steps=24", "--decay_rate=3000"
     return warm.train(
         tmp_path_factory.mktemp("early") / "run",
         f"--global_batch_size={BATCH}",
@@ -233,7 +233,7 @@ def test_early_stopping(early: Run):
 
 def test_restore_best(early: Run):
     best = early.result["best"]
-    assert best["step"] < early.result["step"]
+    assert early.result["weights_step"] == best["step"] < early.result["step"]
     (row,) = (row for row in early.rows("validation") if row["step"] == best["step"])
     assert early.result["validation"] == {n: row[n] for n in ("loss", "accuracy", "examples")}
     assert early.result["validation"]["accuracy"] == best["value"]
@@ -253,6 +253,20 @@ def test_best_by_train_loss(warm: Warm, tmp_path: Path):
         "metric": "train_loss",
         "value": best["loss"],
     }
+
+
+def test_final_weights_are_tested(warm: Warm, tmp_path: Path, command: Command):
+    """Without `--restore_best`, the best epoch by training loss is not what is tested."""
+    options = "--model=logistic", "--validation_split=0", "--epochs=3"
+    spoiled = "--schedule=step", "--decay_steps=24", "--decay_rate=3000"
+    run = warm.train(tmp_path / "run", *options, *spoiled)
+    result = run.result
+    assert result["best"]["step"] < result["step"] == result["weights_step"]
+    outcome = command.run("--mode=evaluate", f"--run_dir={run.run_dir}")
+    evaluated = json.loads(outcome.out.splitlines()[-1])
+    assert evaluated["test"] == result["test"]
+    outcome = command.run("--mode=evaluate", f"--run_dir={run.run_dir}", "--weights=best")
+    assert json.loads(outcome.out.splitlines()[-1])["test"] != result["test"]
 
 
 # --mode=evaluate

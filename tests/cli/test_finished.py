@@ -56,6 +56,7 @@ def assert_consistent(run_dir: Path) -> None:
         assert best is not None
         tested = best.archive
     assert result["weights_sha256"] == digest(tested.arrays)
+    assert result["weights_step"] == tested.facts["step"]
     rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     of_test = [{k: row[k] for k in result["test"]} for row in rows if row["split"] == "test"]
     assert of_test == ([result["test"]] if config.data.test_split else [])
