@@ -30,7 +30,7 @@ class RepeatedBatchFeed:
         self, feed: Feed, strategy: tf.distribute.Strategy, *, seed: int | None, classes: int
     ) -> None:
         self.examples, self.steps_per_epoch = feed.examples, feed.steps_per_epoch
-        self.layout = feed.layout
+        self.layout, self.has_padding = feed.layout, feed.has_padding
 
         @tf.function(autograph=False)
         def first_batch(given: Any) -> Any:
@@ -95,7 +95,7 @@ class TimedFeed:
 
     def __init__(self, feed: Feed, max_steps: int) -> None:
         self.examples, self.steps_per_epoch = feed.examples, feed.steps_per_epoch
-        self.layout, self._feed = feed.layout, feed
+        self.layout, self.has_padding, self._feed = feed.layout, feed.has_padding, feed
         self.batch, self.open, self.close = feed.batch, feed.open, feed.close
         with tf.device("CPU:0"):
             self._stamps = tf.Variable(tf.zeros([max_steps], tf.float64), trainable=False)

@@ -61,7 +61,9 @@ class Loop:
 
     def __post_init__(self) -> None:
         self.traces = 0
-        compute: Callable = self.step.compute_gradients
+        compute: Callable = functools.partial(
+            self.step.compute_gradients, has_padding=self.feed.has_padding
+        )
         self._apply_gradients: Callable = self.step.apply_gradients
         if self.jit == "step":
             update = _compiled(self.step.update)

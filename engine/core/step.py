@@ -85,7 +85,9 @@ class Step:
         shapes = [*(v.shape for v in variables), *([] for _ in self._statistics)]
         return [*map(tf.zeros, shapes), metrics.zeros(self.task.metrics)]
 
-    def compute_gradients(self, batch: Batch, context: StepContext) -> Tensors:
+    def compute_gradients(
+        self, batch: Batch, context: StepContext, has_padding: bool = True
+    ) -> Tensors:
         """Returns the tensors to sum over micro-batches for `apply_gradients`.
 
         They are float32, except the metric sums of `metrics.dtype`, and in this order: the gradient
@@ -97,6 +99,7 @@ class Step:
         Args:
           batch: local micro-batch of decoded examples.
           context: counters and loss scale before the step.
+          has_padding: whether rows of a batch can be padding; see `ForwardContext`.
 
         Raises:
           ValueError: if the loss does not depend on a trainable variable, if the output of the task
@@ -113,6 +116,7 @@ class Step:
             dtype=self.dtype,
             all_reduce=of_micro_batch(self.synchronise),
             compiled=compiled,
+            has_padding=has_padding,
         )
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self._weights)

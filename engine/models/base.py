@@ -58,6 +58,8 @@ class ForwardContext:
       compiled: whether XLA compiles the forward pass and its gradient. A layer then selects
         operations that XLA compiles well; TensorFlow's gradient of a max pool, for example, XLA
         does not compile deterministically.
+      has_padding: whether rows can be padding; False: the mask is all ones, if there is one. A
+        graph then has no choice between micro-batches with and without padding.
     """
 
     training: bool = False
@@ -68,6 +70,12 @@ class ForwardContext:
     updates: list[StatisticUpdate] = field(default_factory=list)
     penalties: list[tf.Tensor] = field(default_factory=list)
     compiled: bool = False
+    has_padding: bool = True
+
+    @property
+    def padding_mask(self) -> tf.Tensor | None:
+        """`mask`, or None if no row can be padding."""
+        return self.mask if self.has_padding else None
 
     @property
     def is_alone(self) -> bool:

@@ -68,6 +68,7 @@ class Feed(Protocol):
     examples: int  # number of examples in the split
     steps_per_epoch: int
     layout: BatchLayout
+    has_padding: bool  # whether a local micro-batch of a step can have rows that are padding
 
     def open(self, step: int, steps: int) -> OpenedSteps:
         """Returns how many steps from `step` can run, 1 to `steps`, and the graph's input for them.
@@ -162,6 +163,13 @@ class BatchPlan:
         self.rows = -(-self._micro_rows // self.layout.all_shards)  # rows of a local micro-batch
         self._look_ahead = int(self.include_next_example)
         self.fetched = self.rows + self._look_ahead  # examples fetched for these rows
+
+    @property
+    def has_padding(self) -> bool:
+        """Whether a local micro-batch of an epoch has rows that are padding."""
+        parts = self.layout.micro_batches * self.layout.all_shards
+        whole = self.examples % self.global_batch_size == 0 == self.global_batch_size % parts
+        return not whole
 
     def order(self, epoch: int) -> np.ndarray:
         """Returns the example indices in the order of an epoch, `order.index_dtype` [n]."""

@@ -50,7 +50,7 @@ class InMemoryFeed:
         strategy: tf.distribute.Strategy,
     ) -> None:
         self.examples, self.steps_per_epoch = plan.examples, plan.steps_per_epoch
-        self._plan, self.layout = plan, plan.layout
+        self._plan, self.layout, self.has_padding = plan, plan.layout, plan.has_padding
         self._orders = OrderPrefetch(plan)
         self._opened: tuple[int, Any] | None = None
         self._strategy, self._for_gpu = strategy, gatherable.needed()

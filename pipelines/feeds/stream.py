@@ -71,7 +71,8 @@ class StreamingFeed:
     ) -> None:
         self.examples, self.steps_per_epoch = plan.examples, plan.steps_per_epoch
         self._plan, self._strategy, self._source = plan, strategy, source
-        self.layout, self._for_gpu = plan.layout, gatherable.needed()
+        self.layout, self.has_padding = plan.layout, plan.has_padding
+        self._for_gpu = gatherable.needed()
         self._iterator: Any = None
         self._queue: Any = None
         self._thread: threading.Thread | None = None

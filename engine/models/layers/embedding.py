@@ -64,8 +64,8 @@ class Embedding(Layer):
                 " in the data set, without scaling"
             )
         ids = tf.cast(ids, tf.int64)  # a GPU compares int32 on the host
-        if context.mask is not None:
-            valid = tf.reshape(context.mask > 0, [-1] + [1] * (ids.shape.rank - 1))
+        if context.padding_mask is not None:
+            valid = tf.reshape(context.padding_mask > 0, [-1] + [1] * (ids.shape.rank - 1))
             ids = tf.where(valid, ids, tf.zeros_like(ids))
         table = tf.convert_to_tensor(self.table)
         of_product = context.compiled and self.vocabulary <= _FEW
