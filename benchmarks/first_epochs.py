@@ -156,8 +156,7 @@ def main(given: Sequence[str] | None = None) -> int:
                 else:
                     run |= train_with_torch(args, seed)
                 runs.append(run)
-                with (args.out / RAW).open("a") as file:
-                    file.write(json.dumps(run) + "\n")
+                trainings.keep(args.out / RAW, run)
                 error = run["epochs"][-1][1]
                 print(f"  {who}, seed {seed}: {error:.2f} %, {run['seconds']:.0f} s", flush=True)
             for pair in first_epochs_report.pairs(runs):

@@ -277,8 +277,7 @@ def main(given: Sequence[str] | None = None) -> int:
                     else:
                         run |= train_with_torch(recipe, args, seed)
                     runs.append(run)
-                    with (args.out / RAW).open("a") as file:
-                        file.write(json.dumps(run) + "\n")
+                    trainings.keep(args.out / RAW, run)
                     score = PUBLISHED[recipe].words([PUBLISHED[recipe].of(run)])
                     print(f"  {recipe}, {who}, seed {seed}: {score}, {run['seconds']:.0f} s")
                     sys.stdout.flush()

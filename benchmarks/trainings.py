@@ -14,12 +14,19 @@ from typing import Any, NamedTuple
 
 from benchmarks.environments import python_of
 from benchmarks.rounds import HERE
+from engine.runtime.atomic_files import replace_file
 
 _PAUSE = 1.0  # seconds between two processes
 
 
 class RunError(RuntimeError):
     """Error of a training that failed; the message is one line."""
+
+
+def keep(path: Path, run: dict[str, Any]) -> None:
+    """Adds a line to a file of JSON lines; a kill leaves the file with the line or without it."""
+    before = path.read_text() if path.exists() else ""
+    replace_file(str(path), f"{before}{json.dumps(run)}\n")
 
 
 class Trained(NamedTuple):
