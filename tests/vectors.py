@@ -46,7 +46,7 @@ class Vectors:
         self.steps_per_epoch, self._rows, _ = self._vectors.shape
         assert self._rows == layout.replicas * layout.local_micro_batches
         self.examples = self.steps_per_epoch * self._rows
-        self.layout = layout
+        self.layout, self.has_padding = layout, False
 
     def open(self, step: int, steps: int) -> OpenedSteps:
         return OpenedSteps(steps, tf.constant(self._vectors))
