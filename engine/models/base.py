@@ -74,8 +74,11 @@ class ForwardContext:
 
     @property
     def padding_mask(self) -> tf.Tensor | None:
-        """`mask`, or None if no row can be padding."""
-        return self.mask if self.has_padding else None
+        """`mask`, or None on a single replica if no row can be padding.
+
+        Several replicas would gain no kernel, and their float32 gradients would round otherwise.
+        """
+        return self.mask if self.has_padding or not self.is_alone else None
 
     @property
     def is_alone(self) -> bool:

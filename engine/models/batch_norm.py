@@ -74,9 +74,7 @@ class BatchNorm(Layer):
         scale = tf.convert_to_tensor(self.scale) if self.has_scale else tf.ones(offset.shape)
         parameters = scale, offset
         if context.training:
-            # Where replicas share the micro-batch, the choice costs nothing, and keeps no kernel.
-            mask = context.padding_mask if context.is_alone else context.mask
-            rows = valid_rows(x, mask)
+            rows = valid_rows(x, context.padding_mask)
             y, mean, variance = batch_normalized(x, *parameters, rows, self.epsilon, context)
             self._propose(mean, variance, rows.count, context)
         else:

@@ -100,9 +100,8 @@ def _normalized(forward: Forward, layer: Any, inputs: Any, mask: Any) -> Any:
     shape, channels = tf.shape(x), x.shape[-1:]
     if mask is not None:  # each position is a row of its own
         x = tf.reshape(x, [-1, *channels])
-    context = forward.context
-    of_rows = context.padding_mask if context.is_alone else context.mask
-    all_valid = (mask is None and of_rows is None) or len(forward.refusals) > refused
+    whole = mask is None and forward.context.padding_mask is None
+    all_valid = whole or len(forward.refusals) > refused
     y, mean, variance = batch_normalized(
         x,
         tf.ones(channels) if scale is None else scale,
