@@ -1,54 +1,16 @@
-"""Convolution layers for images: standard, depthwise and transposed."""
+"""Convolution layer for images."""
 
 from __future__ import annotations
-
-from typing import Literal
 
 import tensorflow as tf
 
 from engine.models.base import ForwardContext, Initializer, Shape
 from engine.models.layers.checks import at_least_one, called, image_shape, one_of
-from engine.models.layers.kernel import STDDEV, WithKernel
-
-Padding = Literal["VALID", "SAME"]
-
-
-class _OnImages(WithKernel):
-    """Base class of convolutions: checks their settings and formats their label."""
-
-    def __init__(
-        self,
-        size: int,
-        stride: int,
-        padding: Padding | int,
-        activation: str | None,
-        use_bias: bool,
-        kernel_initializer: str,
-        kernel_stddev: float = STDDEV,
-    ):
-        super().__init__(activation, use_bias, kernel_initializer, kernel_stddev)
-        self.size = at_least_one(f"the size of a {self.kind}", size)
-        self.stride = at_least_one(f"the stride of a {self.kind}", stride)
-        self.padding = padding
-
-    def _label(self, size: str, *settings: str) -> str:
-        stride = f"stride {self.stride}" if self.stride > 1 else ""
-        parts = [f"{self.kind} {size}", stride, *settings, self.activation]
-        return " ".join(part for part in parts if part)
-
-    def _smallest(self, extent: int) -> int:
-        """Returns the smallest side of an image, for kernels of a given extent."""
-        if isinstance(self.padding, int):
-            return max(extent - 2 * self.padding, 1)
-        return extent if self.padding == "VALID" else 1
-
-    def _positions(self, height: int, width: int, extent: int) -> Shape:
-        added = 2 * self.padding if isinstance(self.padding, int) else 0
-        covered = 1 if self.padding == "SAME" else extent
-        return tuple((side + added - covered) // self.stride + 1 for side in (height, width))
+from engine.models.layers.convolution_base import ConvolutionBase, Padding
+from engine.models.layers.kernel import STDDEV
 
 
-class Convolution(_OnImages):
+class Convolution(ConvolutionBase):
     """A 2-D convolution with `size` x `size` kernels and a zero-initialized bias.
 
     There is no bias without `use_bias`, or if a batch norm follows and the layer has no activation.
@@ -113,7 +75,7 @@ class Convolution(_OnImages):
         """Label of the layer, for example "convolution 3x3x32 relu"."""
         dilation = f"dilation {self.dilation}" if self.dilation > 1 else ""
         groups = f"{self.groups} groups" if self.groups > 1 else ""
-        return self._label(f"{self.size}x{self.size}x{self.filters}", dilation, groups)
+        return self.format_label(f"{self.size}x{self.size}x{self.filters}", dilation, groups)
 
     @property
     def _extent(self) -> int:
@@ -128,7 +90,7 @@ class Convolution(_OnImages):
           ValueError: if the inputs are not images or, with their padding, are smaller than a
             kernel, or if `groups` does not divide the number of channels.
         """
-        smallest = self._smallest(self._extent)
+        smallest = self.smallest_side(self._extent)
         height, width, channels = image_shape(self, input_shape, smallest, initializer)
         if channels % self.groups:
             raise ValueError(
@@ -137,7 +99,7 @@ class Convolution(_OnImages):
             )
         kernel_shape = self.size, self.size, channels // self.groups, self.filters
         self.create_variables(kernel_shape, initializer, self.groups)
-        positions = self._positions(height, width, self._extent)
+        positions = self.positions(height, width, self._extent)
         self._resolve(height, width, positions)
         return (*positions, self.filters)
 
@@ -223,118 +185,3 @@ def _of_patches(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     x = tf.reshape(tf.transpose(x, [0, 1, 3, 2, 4, 5]), [-1, size * size * channels])
     product = tf.matmul(x, tf.reshape(kernel, [-1, filters]))
     return tf.reshape(product, [-1, height, width, filters])
-
-
-class DepthwiseConvolution(_OnImages):
-    """A 2-D convolution of each channel separately, with `multiplier` outputs per channel.
-
-    A following `Convolution` of size 1 makes it a separable convolution (Chollet 2017, "Xception").
-    The other arguments are those of `Convolution`.
-
-    Raises:
-      ValueError: if an argument is invalid.
-    """
-
-    kind = "depthwise convolution"
-
-    def __init__(
-        self,
-        size: int = 3,
-        stride: int = 1,
-        padding: Padding = "VALID",
-        activation: str | None = None,
-        *,
-        multiplier: int = 1,
-        use_bias: bool = True,
-        kernel_initializer: str = "glorot_uniform",
-    ):
-        super().__init__(size, stride, padding, activation, use_bias, kernel_initializer)
-        self.padding = one_of("padding", padding, ("VALID", "SAME"))
-        self.multiplier = at_least_one("the multiplier of a depthwise convolution", multiplier)
-
-    @property
-    def label(self) -> str:
-        """Label of the layer, for example "depthwise convolution 3x3 relu"."""
-        times = f"x{self.multiplier}" if self.multiplier > 1 else ""
-        return self._label(f"{self.size}x{self.size}{times}")
-
-    def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
-        """Creates the variables; returns the output shape, (height, width, channels * multiplier).
-
-        Height and width are those of the output.
-
-        Raises:
-          ValueError: if the inputs are not images or, with padding "VALID", are smaller than a
-            kernel.
-        """
-        smallest = self._smallest(self.size)
-        height, width, self._channels = image_shape(self, input_shape, smallest, initializer)
-        outputs = self._channels * self.multiplier
-        self.create_variables((self.size, self.size, 1, outputs), initializer, self._channels)
-        return (*self._positions(height, width, self.size), outputs)
-
-    def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
-        """Applies convolution, bias and activation; returns `[rows, *output_shape]`."""
-        self.check_floating(x)
-        shape = self.size, self.size, self._channels, self.multiplier
-        kernel = tf.reshape(tf.cast(self.kernel, context.dtype), shape)
-        strides = [1, self.stride, self.stride, 1]
-        return self.finish(tf.nn.depthwise_conv2d(x, kernel, strides, self.padding), context)
-
-
-class ConvolutionTranspose(_OnImages):
-    """A 2-D transposed convolution, for example to enlarge images by the factor `stride`.
-
-    A side of the output has side * stride positions with padding "SAME", and side * stride +
-    max(size - stride, 0) with "VALID", as in Keras, where `side` is that of the input. The
-    arguments are those of `Convolution`.
-
-    Raises:
-      ValueError: if an argument is invalid.
-    """
-
-    kind = "transposed convolution"
-
-    def __init__(
-        self,
-        filters: int,
-        size: int = 3,
-        stride: int = 1,
-        padding: Padding = "VALID",
-        activation: str | None = None,
-        *,
-        use_bias: bool = True,
-        kernel_initializer: str = "glorot_uniform",
-    ):
-        super().__init__(size, stride, padding, activation, use_bias, kernel_initializer)
-        self.padding = one_of("padding", padding, ("VALID", "SAME"))
-        self.filters = at_least_one("the filters of a transposed convolution", filters)
-
-    @property
-    def label(self) -> str:
-        """Label of the layer, for example "transposed convolution 2x2x16 stride 2"."""
-        return self._label(f"{self.size}x{self.size}x{self.filters}")
-
-    def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
-        """Creates the variables; returns the output shape, (height, width, filters).
-
-        Height and width are those of the output.
-
-        Raises:
-          ValueError: if the inputs are not images.
-        """
-        height, width, channels = image_shape(self, input_shape, 1, initializer)
-        self.create_variables((self.size, self.size, channels, self.filters), initializer)
-        more = max(self.size - self.stride, 0) if self.padding == "VALID" else 0
-        sides = (side * self.stride + more for side in (height, width))
-        self._output_shape = (*sides, self.filters)
-        return self._output_shape
-
-    def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
-        """Applies convolution, bias and activation; returns `[rows, *output_shape]`."""
-        self.check_floating(x)
-        # `tf.nn` wants [size, size, outputs, inputs], as that of the convolution it transposes.
-        kernel = tf.transpose(tf.cast(self.kernel, context.dtype), [0, 1, 3, 2])
-        shape = [tf.shape(x)[0], *self._output_shape]
-        x = tf.nn.conv2d_transpose(x, kernel, shape, self.stride, self.padding)
-        return self.finish(x, context)
