@@ -49,6 +49,11 @@ class Source:
     antialias: bool = True
     crop: ResizedCrop | None = None  # of the images to train on, at decoding
 
+    def decode_unresized(self, stored: Nest) -> tuple[Nest, Nest]:
+        """Decodes a stored example to (inputs, targets), in the graph; an image is not resized."""
+        decode = self.decode_stored or self.decode
+        return decode(stored) if decode else stored
+
     @property
     def inputs(self) -> Spec:
         """Spec of an example's inputs to a model, after `preprocess`."""

@@ -9,18 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
 
 from pipelines import order
-from pipelines.images.resize import Resize
-from pipelines.nests import Nest
-
-if TYPE_CHECKING:
-    from pipelines.source import Source
 
 TRIES = 10  # boxes drawn for a picture, of which the first that fits into it is taken
 
@@ -87,27 +80,14 @@ class ResizedCrop:
         place = tf.where(chosen < TRIES, draws[-1] * (size - side + 1), (size - side) / 2)
         return tf.cast(tf.concat([tf.floor(place), side], 0), tf.int32)
 
-    def decoder(self, source: Source) -> Callable[[tuple[Nest, tf.Tensor]], tuple[Any, Nest]]:
-        """Returns a function that maps (stored example, random draws) to (cropped image, targets).
+    def cut(self, image: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+        """Returns the crop of an image, [h, w, C] of any size, in the graph.
 
-        The function crops the image at its stored size and resizes the crop, which may change the
-        aspect ratio, to `source.image_shape`. It runs in the graph, on one example.
-
-        Raises:
-          ValueError: when the inputs of the source are not one image.
+        `draws` is float64 [TRIES + 1, 2]; see the method `draws`.
         """
-        whole = source.decode_stored or source.decode or (lambda stored: stored)
-        resize = Resize(source.image_shape[:2], "stretch", source.antialias)
-
-        def decode(given: tuple[Nest, tf.Tensor]) -> tuple[Any, Nest]:
-            stored, draws = given
-            image, targets = whole(stored)
-            height, width, _ = tf.unstack(tf.shape(image))
-            top, left, rows, columns = tf.unstack(self.box(draws, height, width))
-            image = resize(image[top : top + rows, left : left + columns])
-            return tf.ensure_shape(image, source.image_shape), targets
-
-        return decode
+        height, width, _ = tf.unstack(tf.shape(image))
+        top, left, rows, columns = tf.unstack(self.box(draws, height, width))
+        return image[top : top + rows, left : left + columns]
 
 
 def parsed(flag: str, text: str | None) -> ResizedCrop:

@@ -14,6 +14,7 @@ import tensorflow as tf
 from pipelines import nests
 from pipelines.errors import damaged_data_message, reason
 from pipelines.host import usable_cores
+from pipelines.images.resize import Resize
 from pipelines.nests import Nest, Spec
 from pipelines.source import Source
 from pipelines.splits import DataSplit, ExampleReader, no_progress
@@ -52,10 +53,19 @@ def decode_cropped(source: Source, stored: Nest, draws: tf.Tensor) -> tuple[Nest
     """Decodes stored examples in the graph and crops their images at random, for training.
 
     Maps a nest of [k, ...] and `ResizedCrop.draws`, float64 [k, ...], to (inputs, targets), nests
-    of [k, ...] as in `source.decoded`. The source has a `crop`.
+    of [k, ...] as in `source.decoded`. The source has a `crop`. Images are cropped at their stored
+    size, and resized to `source.image_shape`, which may change their aspect ratio.
+
+    Raises:
+      ValueError: when the inputs of the source are not one image.
     """
     assert source.crop is not None
-    decode = source.crop.decoder(source)
+    crop, resize = source.crop, Resize(source.image_shape[:2], "stretch", source.antialias)
+
+    def decode(given: tuple[Nest, tf.Tensor]) -> tuple[Nest, Nest]:
+        image, targets = source.decode_unresized(given[0])
+        return tf.ensure_shape(resize(crop.cut(image, given[1])), source.image_shape), targets
+
     return tf.map_fn(decode, (stored, draws), fn_output_signature=source.decoded)
 
 

@@ -152,11 +152,11 @@ def read_stored_images(
       OSError: when a file cannot be read.
     """
     reader = split.reader(cache_dir, only=indices)
-    decode = source.decode_stored or source.decode or (lambda stored: stored)
     for index in indices:
         stored = reader.read(np.array([index]))
         with _decoding(source, f"{split.name}, {reader.location(index)}"):
-            image, _ = decode(tf.nest.map_structure(lambda leaf: leaf[0], constants(stored)))
+            example = tf.nest.map_structure(lambda leaf: leaf[0], constants(stored))
+            image, _ = source.decode_unresized(example)
             array = image.numpy()
         yield array
 
