@@ -6,10 +6,12 @@ They are validated by their digest before they are used, so the cache never chan
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import re
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +26,8 @@ from pipelines.splits import DataSplit
 
 _VERSION = 2
 _ENTRIES = (".decoded", ".index", ".program")
+_TEMPORARY = re.compile(r"\.\d+-[0-9a-f]{32}\.part$")  # names of the files that `written` writes
+_ABANDONED = 3600  # seconds after which such a file without a lock is deleted
 _BUDGET = 8 << 30  # maximum bytes of all entries; the least recently used are deleted first
 
 
@@ -147,18 +151,21 @@ def written(path: str, pruned: bool = True) -> Iterator[BinaryIO]:
     """Yields a binary file that replaces the file `path` when the `with` block ends.
 
     If the block raises an error, `path` is not changed. The file has the permissions of any new
-    file, which the umask determines. Creates the directory of `path`, the cache, and, with
-    `pruned`, prunes it at the end.
+    file, which the umask determines. Creates the directory of `path`, the cache, deletes what
+    killed processes left there, and, with `pruned`, prunes it at the end.
 
     Raises:
       OSError: when a file cannot be written or deleted.
     """
     cache_dir = os.path.dirname(path)
     os.makedirs(cache_dir, exist_ok=True)
+    _delete_abandoned(cache_dir)
     # Not by `tempfile`, whose files only their owner can read: several users may share a cache.
     temporary = f"{path}.{os.getpid()}-{uuid.uuid4().hex}.part"
     try:
         with open(temporary, "xb") as file:
+            with contextlib.suppress(OSError):  # the file system does not support locks
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield file
         os.replace(temporary, path)
     except BaseException:
@@ -167,6 +174,22 @@ def written(path: str, pruned: bool = True) -> Iterator[BinaryIO]:
         raise
     if pruned:
         prune(cache_dir)
+
+
+def _delete_abandoned(directory: str) -> None:
+    """Deletes the temporary files of `written` whose process was killed; ignores OSError.
+
+    Such a file has no lock, and was not changed for an hour: a process of another machine may write
+    it, and the file system may not support locks.
+    """
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(directory):
+            if not _TEMPORARY.search(entry.name):
+                continue
+            with contextlib.suppress(OSError), open(entry.path, "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if time.time() - os.fstat(file.fileno()).st_mtime > _ABANDONED:
+                    os.unlink(entry.path)
 
 
 def used(path: str) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -113,3 +116,37 @@ def test_failed_write_leaves_no_entry(tmp_path, monkeypatch):
     monkeypatch.setattr(cache.os, "replace", full)
     cache.store(str(tmp_path), "name", (IMAGES, LABELS))
     assert list(tmp_path.iterdir()) == []
+
+
+WRITER = """
+import os, pathlib, sys
+from pipelines.storage import cache
+with cache.written(sys.argv[1]) as file:
+    file.write(b"half")
+    file.flush()
+    print("writing", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_deletes_what_a_killed_process_left(tmp_path):
+    def temporary():
+        return list(tmp_path.glob("*.part"))
+
+    command = [sys.executable, "-c", WRITER, str(tmp_path / "large.decoded")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes, cwd=Path(cache.__file__).parents[2]) as writer:
+        assert writer.stdout.readline() == "writing\n"
+        (part,) = temporary()
+        os.utime(part, (0, 0))
+        cache.store(str(tmp_path), "name", (IMAGES, LABELS))
+        assert temporary() == [part]  # its process lives
+        writer.kill()
+    (tmp_path / "mine.part").write_text("not of the cache")
+    os.utime(tmp_path / "mine.part", (0, 0))
+    os.utime(part)
+    cache.store(str(tmp_path), "name", (IMAGES, LABELS))
+    assert part in temporary()  # written lately, maybe by another machine
+    os.utime(part, (0, 0))
+    cache.store(str(tmp_path), "name", (IMAGES, LABELS))
+    assert temporary() == [tmp_path / "mine.part"]
