@@ -13,9 +13,10 @@ import numpy as np
 import tensorflow as tf
 
 from engine.core.evaluation import Evaluation
+from engine.core.evaluation_step import evaluation_step
 from engine.core.loop import Loop
 from engine.core.state import TrainState
-from engine.core.step import Step, evaluation_step
+from engine.core.step import Step
 from engine.distributed import strategies
 from engine.distributed.reduction import reductions
 from engine.models import properties

@@ -18,9 +18,10 @@ from engine.config.schema import Config
 from engine.core import xla
 from engine.core.augmentation import augmenter
 from engine.core.evaluation import Evaluation
+from engine.core.evaluation_step import evaluation_step
 from engine.core.loop import Loop
 from engine.core.state import TrainState
-from engine.core.step import Step, evaluation_step
+from engine.core.step import Step
 from engine.core.views import mean_over_views
 from engine.distributed import gpus, strategies
 from engine.distributed.collectives import HostCollectives

@@ -1,8 +1,12 @@
-"""Augmentation with stateless random numbers, a pure function of (seed, epoch, example)."""
+"""Augmentation and preprocessing of a batch, in the graph.
+
+The random numbers are stateless: a pure function of (seed, epoch, example).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -49,3 +53,19 @@ def augmenter(
         return batch._replace(inputs=inputs, targets=targets)
 
     return augmented
+
+
+def preprocessed(
+    batch: Batch,
+    augment: Callable[[Batch], Batch] | None,
+    preprocess: Callable[[Any], Any],
+) -> Batch:
+    """Returns a batch with augmented and preprocessed, or only preprocessed, inputs.
+
+    Args:
+      batch: batch of decoded examples.
+      augment: augments and preprocesses a batch, including the targets; None: no augmentation.
+      preprocess: converts decoded inputs to the inputs of the model; called only if `augment` is
+        None.
+    """
+    return augment(batch) if augment else batch._replace(inputs=preprocess(batch.inputs))

@@ -16,8 +16,8 @@ import numpy as np
 import tensorflow as tf
 
 from engine.core.accumulation import Accumulation
+from engine.core.augmentation import preprocessed
 from engine.core.statistics import weighted_sums, zeros
-from engine.core.step import preprocessed
 from engine.core.steps_per_loop import StepsPerLoop, stopwatch
 from engine.distributed.reduction import Tensors, of_micro_batch, reductions
 from engine.models import properties

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from engine.core import metrics, xla
-from engine.core.collected import Rows, collected_rows
+from engine.core.augmentation import preprocessed
 from engine.core.conditional import conditional_update, selected_update
 from engine.core.statistics import weighted_sums
+from engine.core.task_output import checked, code_of, masked_sums
 from engine.distributed.reduction import Reduction, Tensors, all_reduce, of_micro_batch
 from engine.models import properties
 from engine.models.base import ForwardContext
@@ -24,8 +25,8 @@ from engine.optim import ema
 from engine.optim.base import Optimizer
 from engine.optim.clipping import Clip, multiplied
 from engine.optim.schedules import WarmupSchedule
-from engine.runtime.user_code import place, user_code_location
-from engine.tasks.task import Task, TaskOutput
+from engine.runtime.user_code import place
+from engine.tasks.task import Task
 from pipelines import Batch
 
 
@@ -155,7 +156,7 @@ class Step:
         unused = [name for name, variable in named if id(variable) in without]
         if not unused:
             return
-        of_task, of_model = place(*_written(self.task)), place(getattr(self.model, "made_by", None))
+        of_task, of_model = place(*code_of(self.task)), place(getattr(self.model, "made_by", None))
         every = len(unused) == len(gradients)
         where = (of_task or of_model) if every else (of_model or of_task)
         raise ValueError(f"{where}the loss does not depend on the trainable {', '.join(unused)}")
@@ -225,111 +226,3 @@ class Step:
         for variable, value, weight in zip(self._statistics, values, weights, strict=True):
             mean = tf.where(weight > 0, value / tf.maximum(weight, 1e-30), variable)
             tf.raw_ops.AssignVariableOp(resource=variable.handle, value=mean)
-
-
-def evaluation_step(
-    *,
-    model: tf.Module,
-    task: Task,
-    dtype: tf.DType = tf.float32,
-    preprocess: Callable[[Any], Any] = lambda inputs: inputs,
-) -> Callable[[Batch], tuple[tf.Tensor, Rows]]:
-    """Returns a function that evaluates a model on a micro-batch, to be called in replica context.
-
-    The function takes a `Batch` and returns `metrics.masked_sums`, the sums of loss and metrics
-    over the rows that are not padding, and `collected_rows`. The loss includes the penalties of the
-    model. The function raises ValueError if the output of the task or the arguments of a metric are
-    invalid.
-
-    Args:
-      model: model to evaluate.
-      task: task, which computes losses and metric arguments.
-      dtype: dtype in which layers compute.
-      preprocess: converts decoded inputs to the inputs of the model; by default, the identity.
-    """
-
-    def scored(batch: Batch) -> tuple[tf.Tensor, Rows]:
-        batch = preprocessed(batch, None, preprocess)
-        context = ForwardContext(mask=batch.mask, dtype=dtype)
-        output = checked(task, task(model, batch, context), batch)
-        if context.penalties:
-            output = output._replace(losses=output.losses + tf.add_n(context.penalties))
-        sums = masked_sums(task, output, batch)
-        return sums, collected_rows(output, batch.mask, task.metrics)
-
-    return scored
-
-
-def preprocessed(
-    batch: Batch,
-    augment: Callable[[Batch], Batch] | None,
-    preprocess: Callable[[Any], Any],
-) -> Batch:
-    """Returns a batch with augmented and preprocessed, or only preprocessed, inputs.
-
-    Args:
-      batch: batch of decoded examples.
-      augment: augments and preprocesses a batch, including the targets; None: no augmentation.
-      preprocess: converts decoded inputs to the inputs of the model; called only if `augment` is
-        None.
-    """
-    return augment(batch) if augment else batch._replace(inputs=preprocess(batch.inputs))
-
-
-def checked(task: Task, output: TaskOutput, batch: Batch) -> TaskOutput:
-    """Returns the output of a task with losses and weights converted to tensors.
-
-    Args:
-      task: task that returned the output, for error messages.
-      output: result of the call of the task.
-      batch: micro-batch that the task was called with.
-
-    Raises:
-      ValueError: if the output is not a `TaskOutput`, if the losses or weights are not one number
-        for each row, or if the first axis of a metric argument is not the rows.
-    """
-    where, rows = f"{place(*_written(task))}{type(task).__name__}", batch.mask.shape
-    if not isinstance(output, TaskOutput):
-        raise ValueError(f"{where} returned a {type(output).__name__}: return a tl.TaskOutput")
-    what = {"losses": output.losses, "weights": output.weights}
-    what = {name: tf.convert_to_tensor(each) for name, each in what.items() if each is not None}
-    for name, value in what.items():
-        if not value.shape.is_compatible_with(rows):
-            raise ValueError(
-                f"{where} returns {name} of shape {value.shape.as_list()}: one "
-                f"number for each of the {rows[0]} rows is needed; average over other axes alone"
-            )
-    for name, arguments in output.metrics.items():
-        if not isinstance(arguments, tuple | list):
-            raise ValueError(
-                f"{where} gives the metric {name} a {type(arguments).__name__}: give a tuple of "
-                "its arguments"
-            )
-        for value in map(tf.convert_to_tensor, arguments):
-            if not value.shape[:1].is_compatible_with(rows):
-                raise ValueError(
-                    f"{where} gives the metric {name} a tensor of shape "
-                    f"{value.shape.as_list()}: its first axis must be the {rows[0]} rows"
-                )
-    return output._replace(**what)
-
-
-def masked_sums(task: Task, output: TaskOutput, batch: Batch) -> tf.Tensor:
-    """Returns the sums of loss and metrics over the valid rows, as `metrics.masked_sums` does.
-
-    Raises:
-      ValueError: as raised by `metrics.masked_sums`; unless it comes from the user's code, the name
-        and place of the task are added to the message.
-    """
-    try:
-        return metrics.masked_sums(output, batch.mask, task.metrics)
-    except ValueError as error:
-        if user_code_location(error):
-            raise
-        where = f"{place(*_written(task))}{type(task).__name__}"
-        raise ValueError(f"{where}: {error}") from error
-
-
-def _written(task: Task) -> tuple[object, ...]:
-    """Returns the `__call__` and the class of a task, by which `place` locates user code."""
-    return type(task).__call__, type(task)

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import pipelines
 from engine.assembly.parts import Parts
-from engine.core.step import checked
+from engine.core.task_output import checked
 from engine.inspection.eager_trace import EagerTrace, ModuleCall
 from engine.models import properties
 from engine.models.base import ForwardContext

@@ -9,8 +9,7 @@ import numpy as np
 import pipelines
 from engine.assembly.data import cache_dir
 from engine.config.schema import Config
-from engine.core.augmentation import augmenter
-from engine.core.step import preprocessed
+from engine.core.augmentation import augmenter, preprocessed
 
 
 class FirstBatch(NamedTuple):

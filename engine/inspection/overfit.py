@@ -12,7 +12,7 @@ import tensorflow as tf
 import pipelines
 from engine.assembly.parts import Parts
 from engine.core import metrics
-from engine.core.step import checked, masked_sums
+from engine.core.task_output import checked, masked_sums
 from engine.models.base import ForwardContext
 from engine.models.properties import named_variables
 from engine.optim.precision import compute_dtype

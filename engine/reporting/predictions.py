@@ -12,7 +12,7 @@ import pipelines
 from engine.assembly import data
 from engine.assembly.parts import Parts
 from engine.config.registry import import_attribute
-from engine.core.step import preprocessed
+from engine.core.augmentation import preprocessed
 from engine.models.base import ForwardContext
 from engine.optim.precision import compute_dtype
 from engine.reporting.html_page import ReportSection

@@ -18,8 +18,8 @@ import tensorflow as tf
 import pipelines
 from engine.assembly.data import cache_dir
 from engine.assembly.parts import Parts
+from engine.core.augmentation import preprocessed
 from engine.core.metrics import jsonable
-from engine.core.step import preprocessed
 from engine.models.base import ForwardContext
 from engine.optim.precision import compute_dtype
 from engine.runtime.atomic_files import replace_file

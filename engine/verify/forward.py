@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import pipelines
 from engine.assembly.parts import Parts
-from engine.core.step import preprocessed
+from engine.core.augmentation import preprocessed
 from engine.models.base import ForwardContext
 from engine.models.stateless_random import StatelessRNG
 from engine.optim.precision import compute_dtype

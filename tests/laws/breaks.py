@@ -794,9 +794,10 @@ BREAKS = (
         "L8",
         "evaluation drops out",
         _ONCE,
-        "engine/core/step.py",
+        "engine/core/evaluation_step.py",
         "context = ForwardContext(mask=batch.mask, dtype=dtype)",
-        "context = ForwardContext(\n"
+        "from engine.models.stateless_random import StatelessRNG\n"
+        "        context = ForwardContext(\n"
         "            training=True, mask=batch.mask, dtype=dtype,\n"
         "            noise=StatelessRNG(0, batch.position))",
     ),

@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 
 from engine.core.evaluation import Evaluation
+from engine.core.evaluation_step import evaluation_step
 from engine.core.log_points import NEVER, LogPoints
-from engine.core.step import evaluation_step
 from pipelines.feeds.batch_layout import BatchLayout, BatchPlan
 from pipelines.feeds.resident import InMemoryFeed
 from tests.harness import pictures, same_bits, scaled, training

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from engine.core.evaluation import Evaluation
-from engine.core.step import evaluation_step
+from engine.core.evaluation_step import evaluation_step
 from engine.tasks.metrics import Mean
 from engine.tasks.task import Task, TaskOutput
 from pipelines.feeds.batch_layout import BatchLayout, BatchPlan

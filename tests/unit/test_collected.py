@@ -10,7 +10,7 @@ from engine.core import metrics
 from engine.core.collected import Collection
 from engine.core.early_stopping import resolve
 from engine.core.evaluation import Evaluation
-from engine.core.step import evaluation_step
+from engine.core.evaluation_step import evaluation_step
 from engine.tasks.classification import Classification
 from engine.tasks.metrics import Accuracy, Mean, collected
 from engine.tasks.task import Task, TaskOutput

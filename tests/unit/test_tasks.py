@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from engine.config.registry import Registry
 from engine.core import metrics
-from engine.core.step import checked
+from engine.core.task_output import checked
 from engine.tasks import build, registry
 from engine.tasks.classification import Classification
 from engine.tasks.language_model import LanguageModel

@@ -10,7 +10,7 @@ from engine.assembly.factories import build_views
 from engine.config.flags import parse
 from engine.config.schema import Config
 from engine.core.evaluation import Evaluation
-from engine.core.step import evaluation_step
+from engine.core.evaluation_step import evaluation_step
 from engine.core.views import mean_over_views
 from engine.models.base import ForwardContext
 from engine.serving.module import ServingModule
