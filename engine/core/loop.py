@@ -10,7 +10,6 @@ the first non-finite one change nothing, and the host learns at the end how many
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from engine.core import log_points, metrics, xla
 from engine.core.accumulation import Accumulation
 from engine.core.log_points import LogPoint, LogPoints
 from engine.core.loop_state import LoopArgs, LoopResult, LoopState, LoopStateUpdater, updates
+from engine.core.placement import Placement
 from engine.core.state import TrainState
 from engine.core.step import Step
 from engine.core.steps_per_loop import stopwatch
@@ -73,6 +73,7 @@ class Loop:
             compute = tf.function(
                 compute, autograph=False, experimental_attributes={"_noinline": True}
             )
+        self._placement = Placement(self.strategy, self.early_exit, compiled=self.jit == "loop")
         self._updater = LoopStateUpdater(self.step.schedule, self.state.loss_scale, self.early_exit)
         self._most_points = log_points.most_points(self.state.sums.shape[0])
         zeros = self.step.zero_accumulators
@@ -170,19 +171,19 @@ class Loop:
           `_steps` returns them.
         """
         state, scale = self.state, self.state.loss_scale
-        with self._on_host():
+        with self._placement.on_host():
             steps, every, last = tf.unstack(request)
             step, sums = state.step + 0, state.sums + 0
             plateau = self.step.schedule.plateau
             factor = None if plateau is None else plateau(step)
             bounds = step, tf.cast(steps, tf.int32), every, last
             start = step - state.updates, factor, step, sums, scale.read()
-        skipped, factor, first = self._beside_verdict(self._updater.first, *start)
+        skipped, factor, first = self._placement.beside_verdict(self._updater.first, *start)
         args = LoopArgs(*bounds, skipped, factor)
         take = _compiled(self._steps) if self.jit == "loop" else self._steps
         computed, now, *logged = take(args, first, given)
-        now = self._of_first_replica(now)
-        with self._on_host():
+        now = self._placement.of_first_replica(now)
+        with self._placement.on_host():
             taken = tf.cast(now.taken[0] if now.taken else computed, tf.int64)
             reached, skipped = args.first + taken, args.first - state.updates
             state.updates.assign(updates(reached, now.finite, skipped))
@@ -214,7 +215,7 @@ class Loop:
             rows: tf.TensorArray,
             *watched: tf.TensorArray,
         ) -> tuple[Any, ...]:
-            with self._on_host():
+            with self._placement.on_host():
                 index64 = tf.cast(index, tf.int64)
                 step = args.first + index64
                 steps = tf.minimum(args.every - step % args.every, args.last - step)
@@ -222,22 +223,24 @@ class Loop:
                 point = index64 + tf.maximum(steps, 1)
                 end = tf.cast(tf.minimum(tf.cast(args.steps, tf.int64), point), tf.int32)
             index, now, *recorded = self._while_finite(end, one_step, (index, now, *watched))
-            row = self._beside_verdict(self._updater.log_row, now, args.skipped, args.factor)
-            with self._on_host():
+            row = self._placement.beside_verdict(
+                self._updater.log_row, now, args.skipped, args.factor
+            )
+            with self._placement.on_host():
                 # The last row of a call that ends between two log points is not counted.
                 passed_now = tf.cast(tf.cast(index, tf.int64) == point, tf.int32)
-            with self._on_device():
-                rows = rows.write(passed, self._of_first_replica(row))
+            with self._placement.on_device():
+                rows = rows.write(passed, self._placement.of_first_replica(row))
             return index, now, passed + passed_now, rows, *recorded
 
-        with self._on_device():
+        with self._placement.on_device():
             length = len(LogPoint._fields) - 1 + self.state.sums.shape[0]
             rows = tf.TensorArray(tf.float64, self._most_points + 1, element_shape=[length])
             # Recording takes time in each step, so it is optional.
             watched = [tf.TensorArray(tf.float32, MAX_WATCHED, element_shape=[2])] * self.watched
         start = tf.constant(0), first, tf.constant(0), rows, *watched
         index, now, passed, rows, *watched = self._while_finite(args.steps, to_log_point, start)
-        with self._on_device():
+        with self._placement.on_device():
             losses = watched[0].stack() if watched else tf.zeros([0, 2])
             return index, now, passed, rows.stack(), losses
 
@@ -262,14 +265,16 @@ class Loop:
           The index and the `LoopState` after the step, then `watched` with the loss and gradient
           norm of the step.
         """
-        context = self._beside_verdict(self._updater.context, now, args.skipped, args.factor)
+        context = self._placement.beside_verdict(
+            self._updater.context, now, args.skipped, args.factor
+        )
         total = self._accumulation.total(self.feed.next(given), context.step, context)
         result = self.strategy.run(self._apply_gradients, args=(total, context))
         # After the reduction, all replicas hold the same values.
-        of_first = self._of_first_replica(result)
+        of_first = self._placement.of_first_replica(result)
         result = of_first if self.early_exit else result
-        after = self._beside_verdict(self._updater.after, now, *result)
-        with self._on_device():
+        after = self._placement.beside_verdict(self._updater.after, now, *result)
+        with self._placement.on_device():
             watched = tuple(
                 each.write(index, metrics.step_watched(of_first.sums)) for each in watched
             )
@@ -291,33 +296,6 @@ class Loop:
             return (index < end) & now.finite if self.early_exit else index < end
 
         return tf.while_loop(condition, body, start, parallel_iterations=1)
-
-    def _beside_verdict(self, function: Callable, *args: Any) -> Any:
-        """Calls a function that computes on the values of `LoopState`, where these are.
-
-        With early exit, that is once on the host; otherwise it is in the context of each replica.
-        """
-        if not self.early_exit:
-            return self.strategy.run(function, args=args)
-        with self._on_host():
-            return function(*args)
-
-    def _of_first_replica(self, values: Any) -> Any:
-        """Returns the values of the first replica of this worker, for a nest of values."""
-        local = self.strategy.experimental_local_results
-        return tf.nest.map_structure(lambda each: local(each)[0], values)
-
-    def _on_host(self) -> contextlib.AbstractContextManager:
-        """Returns the device scope of counters: the host CPU, or none if XLA compiles the loop."""
-        return contextlib.nullcontext() if self.jit == "loop" else tf.device("CPU:0")
-
-    def _on_device(self) -> contextlib.AbstractContextManager:
-        """Returns the device scope of what is recorded: where the first `LoopState` is."""
-        if self.early_exit:
-            return self._on_host()
-        if self.strategy.num_replicas_in_sync == 1:
-            return contextlib.nullcontext()  # TensorFlow's default: the GPU, if there is one
-        return tf.device(self.strategy.extended.worker_devices[0])
 
 
 def _compiled(function: Callable) -> Callable:
