@@ -37,21 +37,6 @@ def resnet_18(outputs: tf.TensorSpec, *, width: int = 64) -> list[models.Layer]:
 
 
 @tl.model
-def resnet_20(outputs: tf.TensorSpec) -> list[models.Layer]:
-    """ResNet-20 of He et al. 2016 for images of 32x32, whose shortcuts widen by a convolution.
-
-    Args:
-      outputs: spec of the logits.
-    """
-    layers = [*_convolution(16), models.Activation("relu")]
-    for stage in range(3):
-        for index in range(3):
-            first = stage > 0 and index == 0
-            layers += _block(16 << stage, 2 if first else 1, first)
-    return [*layers, models.GlobalAveragePool(), models.Dense(outputs.shape[-1])]
-
-
-@tl.model
 def deep_transformer(outputs, *, depth: int = 12, units: int = 64, dropout: float = 0.1):
     """Returns the layers of a causal transformer of the rows of an image, with dropout."""
     layers = tl.models

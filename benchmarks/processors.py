@@ -23,24 +23,35 @@ import time
 
 import numpy as np
 
-from engine.assembly.processor_choices import ONEDNN, PRECISION, ComputeDevices, chosen
-from engine.models.registry import kind
+from engine.assembly.processor_choices import (
+    ONEDNN,
+    PRECISION,
+    ComputeDevices,
+    Network,
+    chosen,
+    network_of,
+)
+from engine.config import flags
 from engine.runtime.processor import Processor, this_processor
 from engine.tune.measured_process import MeasuredProcess
 
-_LOADED = "--load=benchmarks/networks.py"
-_IMAGES_32 = ("--dataset=cifar10", "--optimizer=momentum", "--global_batch_size=128")
+_IMAGES_32 = ("--dataset=cifar10",)
+_TEXT = ("--dataset=tiny_shakespeare", "--task=language_model", "--context=64")
 NETWORKS = {
     "cnn": ("W1: cnn, batch 128", ("--dataset=mnist", "--model=cnn")),
     "mlp": ("mlp 512,512, batch 128", ("--dataset=mnist", "--model=mlp")),
     "logistic": ("logistic, batch 128", ("--dataset=mnist", "--model=logistic")),
-    "resnet": ("ResNet-20, 32x32x3, batch 128", (*_IMAGES_32, _LOADED, "--model=resnet_20")),
+    "resnet": (
+        "resnet 20, 32x32x3, batch 128",
+        (*_IMAGES_32, "--model=resnet", "--optimizer=momentum", "--global_batch_size=128"),
+    ),
+    "vit": (
+        "vit Ti, patches of 4x4 of 32x32x3, batch 64",
+        (*_IMAGES_32, "--model=vit", "--optimizer=adamw", "--global_batch_size=64"),
+    ),
     "transformer": (
-        "transformer, 4 layers of 128, 98 tokens, batch 12",
-        (
-            *("--dataset=mnist", _LOADED, "--model=deep_transformer", "--global_batch_size=12"),
-            *("--model.depth=4", "--model.units=128", "--optimizer=adamw"),
-        ),
+        "transformer, 4 layers of 128, 64 tokens, batch 12",
+        (*_TEXT, "--model=transformer", "--optimizer=adamw", "--global_batch_size=12"),
     ),
 }
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -85,7 +96,7 @@ def _held(isa: str) -> dict[str, str]:
 
 
 def rows(
-    what: str, model: str, processor: Processor, found: dict[tuple[str, bool], list[float]]
+    what: str, network: Network, processor: Processor, found: dict[tuple[str, bool], list[float]]
 ) -> list[str]:
     """Returns the lines of the table of one network: a line for each precision.
 
@@ -94,11 +105,11 @@ def rows(
 
     Args:
       what: description of the network.
-      model: its name.
+      network: what the choices depend on of the network.
       processor: the processor, or what it is held to.
       found: result of `measured`.
     """
-    devices, network = ComputeDevices(processor), kind(model)
+    devices = ComputeDevices(processor)
     automatic = chosen(ONEDNN, devices, network, "auto")
     precise = chosen(PRECISION, devices, network, automatic)
     first = found.get(("float32", True)) or next(iter(found.values()))
@@ -126,7 +137,7 @@ def main() -> int:
     """Measures the networks and prints a table; returns 0."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.processors", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--data_dir", required=True, help="where MNIST and CIFAR-10 are prepared")
+    parser.add_argument("--data_dir", required=True, help="where the data sets are prepared")
     parser.add_argument("--cache_dir", default="", help="directory of decoded data sets")
     parser.add_argument("--networks", default=",".join(NETWORKS), help="separated by commas")
     parser.add_argument("--precisions", default="float32,mixed_bfloat16", help="the same")
@@ -143,8 +154,8 @@ def main() -> int:
         places = [f"--data_dir={args.data_dir}", f"--cache_dir={args.cache_dir}"]
         shared = [*options, *places, "--validation_split=0", "--test_split=", "--report=false"]
         found = measured(shared, args.precisions.split(","), args)
-        (model,) = (each.removeprefix("--model=") for each in options if "--model=" in each)
-        print("\n".join(rows(what, model, processor, found)), flush=True)
+        network = network_of(flags.parse(shared))
+        print("\n".join(rows(what, network, processor, found)), flush=True)
     return 0
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from engine.assembly.processor_choices import PRECISION, ComputeDevices, chosen
+from engine.assembly.processor_choices import (
+    PRECISION,
+    ComputeDevices,
+    chosen,
+    network_of,
+)
 from engine.config.schema import Config, replaced
 from engine.distributed import gpus
 from engine.distributed.collectives import HostCollectives
 from engine.distributed.options import DeviceOptions
-from engine.models.registry import kind
 from engine.optim.options import PRECISIONS
 from engine.runtime import onednn
 from engine.runtime.processor import this_processor
@@ -36,7 +40,7 @@ def resolved(config: Config, collectives: HostCollectives | None = None) -> Conf
         precision = _CODES[collectives.broadcast(_CODES.index(precision))]
     if precision == "auto":
         devices = ComputeDevices(this_processor(), capability(config.devices))
-        precision = chosen(PRECISION, devices, kind(config.model.model), onednn.state())
+        precision = chosen(PRECISION, devices, network_of(config), onednn.state())
         if collectives and collectives.max(int(precision == "float32")):
             precision = "float32"
     return replaced(config, precision=precision)

@@ -21,6 +21,9 @@ from engine.runtime import onednn
 from engine.runtime.processor import Processor, this_processor
 
 _OF_RUNS = ("evaluate", "predict", "export", "report")  # modes that take a run's options
+# Multiplications of a matrix product from which on a dense network or transformer is faster in
+# bfloat16, without XLA, than in float32 with XLA (benchmarks/NOTES.md).
+_LARGE_PRODUCTS = 50e6
 _NATIVE_BFLOAT16 = (8, 0)  # compute capability from which on GPUs compute in bfloat16 (Ampere)
 _NATIVE_FLOAT16 = (5, 3)  # the same of float16
 
@@ -38,16 +41,29 @@ class ComputeDevices(NamedTuple):
     capability: tuple[int, int] | None = None
 
 
+class Network(NamedTuple):
+    """What the choices depend on of a network and its training.
+
+    Attributes:
+      kind: kind of the network, as `engine.models.registry.kind` returns it.
+      products: approximate number of multiplications of a matrix product of its hidden layers; 0 if
+        it is not known, or if XLA compiles the products, whose speed then does not depend on it.
+    """
+
+    kind: str
+    products: float = 0.0
+
+
 class ChoiceRow(NamedTuple):
     """A row of a table of choices; the first row that applies counts.
 
     Attributes:
-      applies: whether the row applies, of devices, the kind of the network and another choice.
+      applies: whether the row applies, of devices, the network and another choice.
       choice: what is chosen then.
       why: the condition and the reason, for readers.
     """
 
-    applies: Callable[[ComputeDevices, str, str], bool]
+    applies: Callable[[ComputeDevices, Network, str], bool]
     choice: str
     why: str
 
@@ -70,7 +86,7 @@ ONEDNN = (
         "the processor has instructions for neural networks: TensorFlow's default, too",
     ),
     ChoiceRow(
-        lambda on, network, precision: "avx2" in on.processor.usable and network == "dense",
+        lambda on, network, precision: "avx2" in on.processor.usable and network.kind == "dense",
         "off",
         "AVX2 or AVX-512 without those: matrix products of float32 are faster without",
     ),
@@ -100,14 +116,24 @@ PRECISION = (
         "bfloat16 is emulated: the processor does not compute in it, or oneDNN is off",
     ),
     ChoiceRow(
-        lambda on, network, onednn: network == "convolutional",
+        lambda on, network, onednn: network.kind in ("convolutional", "vit"),
         "mixed_bfloat16",
-        "AVX512_BF16 or AMX: convolutions are faster",
+        "AVX512_BF16 or AMX: convolutions and vision transformers are faster",
+    ),
+    ChoiceRow(
+        lambda on, network, onednn: network.products >= _LARGE_PRODUCTS,
+        "mixed_bfloat16",
+        "AVX512_BF16 or AMX: large matrix products are faster",
+    ),
+    ChoiceRow(
+        lambda on, network, onednn: network.kind in ("dense", "transformer"),
+        "float32",
+        "AVX512_BF16 or AMX: small matrix products are slower",
     ),
     ChoiceRow(
         lambda on, network, onednn: True,
         "float32",
-        "AVX512_BF16 or AMX: dense networks are slower, and of others it is not known",
+        "AVX512_BF16 or AMX: of networks of a user's own it is not known",
     ),
 )
 
@@ -121,16 +147,49 @@ _COST = {
 }
 
 
-def chosen(table: Sequence[ChoiceRow], devices: ComputeDevices, network: str, other: str) -> str:
+def network_of(config: Config) -> Network:
+    """Returns what the choices depend on of the network of a configuration.
+
+    The products are those of the rows, or tokens, of a micro-batch with a square kernel: of the
+    widest hidden layer of the `mlp`, and twice that of the width of the `transformer`, which is the
+    mean of a block's six kernels.
+    """
+    which, loop = kind(config.model.model), config.loop.jit
+    rows = config.training.global_batch_size // config.training.accumulate
+    if loop not in ("auto", "off"):
+        return Network(which)
+    if config.model.model == "mlp":
+        return Network(which, float(rows * max(config.model.hidden) ** 2))
+    if which == "transformer":
+        width = config.arguments_of("model")["width"]
+        return Network(which, 2.0 * rows * config.data.context * width**2)
+    return Network(which)
+
+
+def chosen(
+    table: Sequence[ChoiceRow], devices: ComputeDevices, network: Network, other: str
+) -> str:
     """Returns the choice of the first row of a table that applies.
 
     Args:
       table: `ONEDNN` or `PRECISION`.
       devices: what computes.
-      network: kind of the network: "dense", "convolutional" or "unknown".
+      network: the network and its training.
       other: value of --precision for `ONEDNN`, state of oneDNN for `PRECISION`.
     """
     return next(row.choice for row in table if row.applies(devices, network, other))
+
+
+def is_native(precision: str, devices: ComputeDevices, onednn: str) -> bool:
+    """Returns whether a processor computes in the dtype of a precision by oneDNN.
+
+    Args:
+      precision: value of --precision, not "auto".
+      devices: what computes.
+      onednn: whether oneDNN is "on" or "off".
+    """
+    computes = devices.processor.computes_in(precision.removeprefix("mixed_"))
+    return bool(devices.capability is None and computes and onednn == "on")
 
 
 def prepare(arguments: Sequence[str]) -> None:
@@ -152,7 +211,7 @@ def prepare(arguments: Sequence[str]) -> None:
         value = run.get("onednn", "")  # a run of an older version: as TensorFlow decides
     if value == "auto":
         precision, model = given.get("precision", "float32"), given.get("model", "cnn")
-        value = chosen(ONEDNN, ComputeDevices(this_processor()), kind(model), precision)
+        value = chosen(ONEDNN, ComputeDevices(this_processor()), Network(kind(model)), precision)
     onednn.prepare(value if value in ("on", "off") else "")
 
 
@@ -259,7 +318,7 @@ def notes(config: Config) -> list[str]:
         variable = f"{onednn.VARIABLE}={os.environ[onednn.VARIABLE]}"
         return [f"oneDNN is {now}: the environment has {variable}, which wins over --onednn"]
     if config.devices.onednn in ("auto", now):
-        devices, network = ComputeDevices(this_processor()), kind(config.model.model)
+        devices, network = ComputeDevices(this_processor()), network_of(config)
         choice = chosen(ONEDNN, devices, network, config.precision.precision)
         if not onednn.was_late() or choice == now:
             return []

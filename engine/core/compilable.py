@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from engine.core import graphs
 
+NOT_CONVERTED = "XLA cannot convert the step"
 COMPILED = frozenset(
     (
         # Inputs, constants, calls of functions.
@@ -53,32 +54,44 @@ COMPILED = frozenset(
 )
 
 
-def obstacle(compute: Callable[..., Any], arguments: Any) -> str:
-    """Returns what speaks against compiling a function by XLA for a CPU; "" if nothing does.
+def traced(compute: Callable[..., Any], arguments: Any) -> Any:
+    """Returns the `tf.function` of `compute` that XLA would compile, traced for its arguments.
 
-    Traces the function, looks its operations up in the table, and then lets XLA convert the graph,
-    which finds all that is not known from the types of operations, such as a shape that depends on
-    values. Nothing is compiled or executed. The result is a function of the graph alone.
+    Nothing is compiled or executed.
 
     Args:
       compute: computes a nest of tensors from a nest; traced once.
       arguments: nest of TensorSpec.
     """
     flat = tf.nest.flatten(arguments)
-    if any(spec.dtype == tf.string for spec in flat):
-        return "the examples hold strings"
 
     def flattened(*tensors: tf.Tensor) -> Any:
         return compute(tf.nest.pack_sequence_as(arguments, tensors))
 
-    function = tf.function(flattened, autograph=False, jit_compile=True)
+    function = tf.function(flattened, flat, autograph=False, jit_compile=True)
+    function.get_concrete_function()
+    return function
+
+
+def obstacle(function: Any) -> str:
+    """Returns what speaks against compiling a function by XLA for a CPU; "" if nothing does.
+
+    Looks the operations of the graph up in the table, and then lets XLA convert the graph, which
+    finds all that is not known from the types of operations, such as a shape that depends on
+    values. Nothing is compiled or executed. The result is a function of the graph alone.
+
+    Args:
+      function: result of `traced`.
+    """
+    if any(spec.dtype == tf.string for spec in function.input_signature):
+        return "the examples hold strings"
+    unknown = sorted(set(_types(function.get_concrete_function().graph)) - COMPILED)
+    if unknown:
+        return f"the step has the operation {unknown[0]}"
     try:
-        unknown = sorted(set(_types(function.get_concrete_function(*flat).graph)) - COMPILED)
-        if unknown:
-            return f"the step has the operation {unknown[0]}"
-        function.experimental_get_compiler_ir(*flat)(stage="hlo")
-    except Exception:  # also one of a user's code, which the trace of the loop reports
-        return "XLA cannot convert the step"
+        function.experimental_get_compiler_ir(*function.input_signature)(stage="hlo")
+    except Exception:  # XLA has no common class of its errors
+        return NOT_CONVERTED
     return ""
 
 

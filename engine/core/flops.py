@@ -7,6 +7,7 @@ multiply-add. Operations on single elements, such as activations and the optimiz
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -42,6 +43,26 @@ def flops_of_step(loop: Any, local_micro_batches: int) -> float:
       ValueError: if a dimension is unknown in the graph.
     """
     return _flops(graphs.step_body(loop), local_micro_batches)
+
+
+def mean_product(graph: Any) -> float:
+    """Returns the mean number of multiplications of the matrix products in a graph; 0 without any.
+
+    Einsum operations count as matrix products. The functions that the graph calls count, too.
+
+    Raises:
+      ValueError: if a dimension is unknown in the graph.
+    """
+    found = list(_products(graph))
+    return sum(found) / len(found) if found else 0.0
+
+
+def _products(graph: Any) -> Iterator[int]:
+    for op in graphs.needed(graph):
+        if op.type in _MATRIX_PRODUCTS or op.type == "Einsum":
+            yield _multiplications(op)
+        for each in graphs.called(graph, op):
+            yield from _products(each)
 
 
 def _flops(graph: Any, trips: int) -> float:

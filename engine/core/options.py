@@ -32,8 +32,9 @@ class LoopOptions(OptionGroup):
         "auto",
         "what XLA compiles. off: at most passes of some layers; step: each step; loop: the whole "
         "loop, on one device without shards, which is faster for networks without convolutions on "
-        "a CPU; auto: on one CPU the loop of such networks, if XLA compiles all their operations, "
-        "on one GPU each step of networks of Tapeline's and Keras's layers, else off",
+        "a CPU; auto: on one CPU the loop of such networks, if XLA compiles all their operations "
+        "and oneDNN's bfloat16 is not faster, on one GPU each step of networks of Tapeline's and "
+        "Keras's layers, else off",
         choices=("auto", "off", "step", "loop"),
         trajectory=True,
     )

@@ -35,8 +35,7 @@ class Conditions(NamedTuple):
     augments: bool  # whether training examples are augmented
     parts: str  # model, task, metrics and optimizer: "own", "keras" (the model alone) or "foreign"
     convolutions: bool  # whether a trainable variable has a rank of 4 or more
-    # On a CPU, of parts that are not "own": what speaks against compiling the step; "": nothing.
-    obstacle: str = ""
+    obstacle: str = ""  # on a CPU: what speaks against compiling the step; "": nothing
 
 
 class Choice(NamedTuple):
@@ -50,8 +49,9 @@ def automatic(conditions: Conditions) -> Choice:
     """Returns what `--jit=auto` stands for.
 
     On one CPU it is "loop" where nothing is a convolution, which is what was measured to be faster
-    (benchmarks/NOTES.md); if there are user-defined classes or layers of Keras, only where the step
-    consists of operations that XLA compiles (engine/core/compilable.py). On one GPU it is "step",
+    (benchmarks/NOTES.md), unless there is an obstacle: an operation of user-defined classes or of
+    layers of Keras that XLA does not compile (engine/core/compilable.py), or a precision in which
+    oneDNN is faster (engine/assembly/compiled_step.py). On one GPU it is "step",
     also for a network of Keras's layers. That choice follows from what is known of XLA, and was not
     measured: XLA fuses the elementwise operations between convolutions and products, calls the same
     libraries for these, and is deterministic under op determinism; and it is not "loop", because
@@ -71,7 +71,7 @@ def automatic(conditions: Conditions) -> Choice:
         return Choice("step", "on a GPU, XLA fuses the operations of a step")
     if conditions.convolutions:
         return Choice("off", "XLA for CPUs is slower for convolutions")
-    if conditions.parts != "own" and conditions.obstacle:
+    if conditions.obstacle:
         return Choice("off", conditions.obstacle)
     return Choice("loop", "there are no convolutions, and XLA compiles all operations")
 
@@ -84,7 +84,7 @@ def choose(
     *,
     shards: int,
     augments: bool,
-    obstacle: Callable[[], str] = lambda: USER_DEFINED,
+    obstacle: Callable[[bool], str] = lambda own: "" if own else USER_DEFINED,
 ) -> Choice:
     """Resolves `--jit`: XLA compiles nothing ("off"), each "step" or the whole "loop".
 
@@ -98,7 +98,8 @@ def choose(
       others: the task, its metrics and the optimizer.
       shards: number of virtual shards; 0: none.
       augments: whether training examples are augmented.
-      obstacle: returns `Conditions.obstacle`; called only if the choice depends on it.
+      obstacle: returns `Conditions.obstacle`, and is called only if the choice depends on it, with
+        whether model, task, metrics and optimizer are all Tapeline's.
 
     Returns:
       The value, and the reason if `jit` is "auto".
@@ -117,8 +118,8 @@ def choose(
             convolutions=max(ranks, default=0) >= _CONVOLUTION,
         )
         found = automatic(conditions)
-        if found.jit == "loop" and conditions.parts != "own":
-            return automatic(conditions._replace(obstacle=obstacle()))
+        if found.jit == "loop":
+            return automatic(conditions._replace(obstacle=obstacle(conditions.parts == "own")))
         return found
     if jit == "loop" and devices.replicas > 1:
         raise ValueError(

@@ -38,10 +38,13 @@ NETWORKS = Registry(
 
 
 def kind(model: str) -> str:
-    """Returns the kind of a network by its name: "dense", "convolutional" or "unknown".
+    """Returns the kind of a network by its name, by which options are chosen automatically.
 
-    A network that a user registers is "unknown", and so is a built-in one of another kind.
+    The kinds are "dense" and "convolutional", the names "vit" and "transformer" of the networks of
+    a kind of their own, and "unknown" of a network that a user registers.
     """
     if model in DENSE:
         return "dense"
-    return "convolutional" if model in _CONVOLUTIONAL else "unknown"
+    if model in _CONVOLUTIONAL:
+        return "convolutional"
+    return model if model in _FAMILIES else "unknown"

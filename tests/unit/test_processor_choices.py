@@ -8,7 +8,16 @@ import sys
 import pytest
 
 from engine.assembly import precision, processor_choices
-from engine.assembly.processor_choices import ONEDNN, PRECISION, ComputeDevices, chosen, emulation
+from engine.assembly.processor_choices import (
+    ONEDNN,
+    PRECISION,
+    ComputeDevices,
+    Network,
+    chosen,
+    emulation,
+    is_native,
+    network_of,
+)
 from engine.config import flags
 from engine.config.schema import Config, replaced
 from engine.models.registry import NETWORKS, kind
@@ -32,15 +41,24 @@ NEOVERSE = processor("asimd", "asimdhp", "bf16", part="0xd40")
 ARM = processor("asimd")
 APPLE = processor("feat_bf16", system="darwin")
 UNKNOWN = Processor()
+TEXT = (
+    "--model=transformer",
+    "--task=language_model",
+    "--dataset=tiny_shakespeare",
+    "--context=64",
+)
 
 
 def test_kinds_of_networks():
-    assert {name: kind(name) for name in ("cnn", "seed_004", "resnet", "mlp", "logistic")} == {
-        **dict.fromkeys(("cnn", "seed_004", "resnet"), "convolutional"),
-        **dict.fromkeys(("mlp", "logistic"), "dense"),
+    kinds = {
+        "convolutional": ("cnn", "seed_004", "resnet", "airbench"),
+        "dense": ("mlp", "logistic"),
+        "vit": ("vit",),
+        "transformer": ("transformer",),
+        "unknown": ("of_a_user",),
     }
-    assert kind("of_a_user") == "unknown"
-    assert {kind(name) for name in NETWORKS} <= {"convolutional", "dense", "unknown"}
+    assert all(kind(name) == each for each, names in kinds.items() for name in names)
+    assert {kind(name) for name in NETWORKS} <= set(kinds)
 
 
 @pytest.mark.parametrize(
@@ -57,28 +75,79 @@ def test_kinds_of_networks():
 )
 def test_onednn(of, convolutional, dense, unknown):
     kinds = {"convolutional": convolutional, "dense": dense, "unknown": unknown}
-    assert {each: chosen(ONEDNN, ComputeDevices(of), each, "float32") for each in kinds} == kinds
+    assert {
+        each: chosen(ONEDNN, ComputeDevices(of), Network(each), "float32") for each in kinds
+    } == kinds
 
 
 def test_held_process_does_not_abort():
     """Held to AVX2, oneDNN has no kernels of bfloat16, but TensorFlow would call them."""
-    assert chosen(ONEDNN, ComputeDevices(HELD), "convolutional", "mixed_bfloat16") == "off"
-    assert chosen(ONEDNN, ComputeDevices(AVX2), "convolutional", "mixed_bfloat16") == "on"
+    assert chosen(ONEDNN, ComputeDevices(HELD), Network("convolutional"), "mixed_bfloat16") == "off"
+    assert chosen(ONEDNN, ComputeDevices(AVX2), Network("convolutional"), "mixed_bfloat16") == "on"
 
 
 @pytest.mark.parametrize(
     ("of", "capability", "network", "onednn", "expected"),
     [
         *((of, None, "convolutional", "on", "mixed_bfloat16") for of in (ZEN4, SAPPHIRE)),
+        *((of, None, "vit", "on", "mixed_bfloat16") for of in (ZEN4, SAPPHIRE)),
+        *((of, None, "vit", "on", "float32") for of in (AVX2, HELD, CASCADE_LAKE)),
         *((of, None, "convolutional", "on", "float32") for of in (AVX2, HELD, CASCADE_LAKE)),
         *((of, None, "convolutional", "off", "float32") for of in (ZEN4, APPLE, UNKNOWN)),
-        *((ZEN4, None, network, "on", "float32") for network in ("dense", "unknown")),
+        *((ZEN4, None, each, "on", "float32") for each in ("dense", "transformer", "unknown")),
         *((AVX2, (8, 0), network, "off", "mixed_bfloat16") for network in ("dense", "unknown")),
         *((ZEN4, (7, 5), network, "on", "float32") for network in ("dense", "convolutional")),
     ],
 )
 def test_precision(of, capability, network, onednn, expected):
-    assert chosen(PRECISION, ComputeDevices(of, capability), network, onednn) == expected
+    assert chosen(PRECISION, ComputeDevices(of, capability), Network(network), onednn) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "network", "precision"),
+    [
+        (["--model=cnn"], Network("convolutional"), "mixed_bfloat16"),
+        (["--model=logistic"], Network("dense"), "float32"),
+        (["--model=mlp"], Network("dense", 128 * 512.0**2), "float32"),
+        (
+            ["--model=mlp", "--hidden=64,2048,64"],
+            Network("dense", 128 * 2048.0**2),
+            "mixed_bfloat16",
+        ),
+        (
+            ["--model=mlp", "--hidden=2048", "--accumulate=64"],
+            Network("dense", 2 * 2048.0**2),
+            "float32",
+        ),
+        (["--model=mlp", "--hidden=2048", "--jit=loop"], Network("dense"), "float32"),
+        (
+            ["--model=mlp", "--hidden=2048", "--jit=off"],
+            Network("dense", 128 * 2048.0**2),
+            "mixed_bfloat16",
+        ),
+        ([*TEXT, "--global_batch_size=12"], Network("transformer", 25165824.0), "float32"),
+        ([*TEXT, "--global_batch_size=64"], Network("transformer", 134217728.0), "mixed_bfloat16"),
+        (
+            [*TEXT, "--global_batch_size=12", "--model.width=256"],
+            Network("transformer", 100663296.0),
+            "mixed_bfloat16",
+        ),
+    ],
+)
+def test_large_products(options, network, precision):
+    """Large matrix products are faster in bfloat16, unless XLA computes them."""
+    assert network_of(flags.parse(options)) == network
+    assert chosen(PRECISION, ComputeDevices(ZEN4), network, "on") == precision
+    assert chosen(PRECISION, ComputeDevices(AVX2), network, "on") == "float32"
+
+
+def test_native():
+    of = [(ZEN4, "on"), (ZEN4, "off"), (AVX2, "on"), (UNKNOWN, "on")]
+    found = [is_native("mixed_bfloat16", ComputeDevices(each), now) for each, now in of]
+    assert found == [True, False, False, False]
+    assert not is_native("mixed_bfloat16", ComputeDevices(ZEN4, (8, 0)), "on")
+    assert not is_native("mixed_float16", ComputeDevices(ZEN4), "on")
+    assert is_native("mixed_float16", ComputeDevices(SAPPHIRE), "on")
 
 
 @pytest.mark.parametrize(
