@@ -75,7 +75,7 @@ class StepExamination:
         return self.result
 
     def _has_changed(self, own: bool) -> bool:
-        """Returns whether a user's file has changed since the run to resume was found compilable."""
+        """Returns whether a user's file has changed since the run was found compilable."""
         if own or self.result or not self._kept:
             return False
         return bool(self._kept.get("load") != user_code.digests())
