@@ -67,6 +67,27 @@ def test_einsum(equation, shapes, products):
     assert counted == 2 * products
 
 
+def test_mean_product():
+    """The mean is of matrix products alone, also of those in functions that the graph calls."""
+
+    @tf.function
+    def inner(x, y):
+        return tf.einsum("ij,jk->ik", x, y)
+
+    def outer(x, y, image):
+        convolved = tf.nn.conv2d(image, tf.ones([2, 2, 1, 1]), 1, "SAME")
+        return tf.matmul(x, y, transpose_b=True), inner(x, tf.transpose(y)), convolved
+
+    specs = [tf.TensorSpec(shape, tf.float32) for shape in ([3, 4], [5, 4], [1, 9, 9, 1])]
+    graph = tf.function(outer, autograph=False).get_concrete_function(*specs).graph
+    assert flops.mean_product(graph) == 3 * 4 * 5
+    none = tf.function(tf.nn.relu, autograph=False).get_concrete_function(specs[0]).graph
+    assert flops.mean_product(none) == 0
+    unknown = tf.function(lambda x: tf.matmul(x, x), autograph=False)
+    with pytest.raises(ValueError, match="is not known"):
+        flops.mean_product(unknown.get_concrete_function(tf.TensorSpec([None, None])).graph)
+
+
 def test_depthwise_convolution_and_gradient():
     def gradients(images, kernel):
         with tf.GradientTape() as tape:
