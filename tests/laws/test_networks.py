@@ -169,12 +169,19 @@ def test_rounding_hides_no_fault(precision, tmp_path, monkeypatch):
 
     alone = trained(1)
     assert all(each.within for each in rounding(place, "resnet", alone, trained(2)))
-    for fault in (local_statistics, summed_gradients, own_gradients):
+    # The gradients of the last layers hardly depend on the statistics of those before them.
+    faults = {
+        local_statistics: ("layers/19", "layers/22"),
+        summed_gradients: ("layers/22",),
+        own_gradients: ("layers/22",),
+    }
+    for fault, spared in faults.items():
         with monkeypatch.context() as broken:
             fault(broken)
             many = trained(2)
         compared = rounding(place, "resnet", alone, many)
         exceeded = {each.name for each in compared if not each.within}
         assert any("mean error" in each for each in exceeded), fault.__name__
-        kernels = {n for n in weights(alone) if n.endswith("kernel") and "layers/22" not in n}
-        assert kernels <= exceeded, fault.__name__
+        kernels = {name for name in weights(alone) if name.endswith("kernel")}
+        expected = {name for name in kernels if not any(each in name for each in spared)}
+        assert expected <= exceeded, fault.__name__
