@@ -261,8 +261,9 @@ BREAKS = (
         "statistics are written whatever the verdict",
         _VERDICT,
         "engine/core/step.py",
-        "        conditional_update(finite, update",
-        "        self._write_statistics(statistics)\n        conditional_update(finite, update",
+        "            conditional_update(finite, update",
+        "            self._write_statistics(statistics)\n"
+        "            conditional_update(finite, update",
     ),
     Break(
         "L2",
