@@ -18,11 +18,11 @@ import sys
 from collections.abc import Sequence
 
 from benchmarks.workloads import EXAMPLES, RATE, SEED, WORKLOADS, Workload
-from engine.assembly import processor_choices
+from engine.assembly import automatic_options
 from engine.runtime.startup import import_tensorflow
 
 if __name__ == "__main__":  # oneDNN as for Tapeline
-    processor_choices.prepare([*WORKLOADS[sys.argv[1]].options, "--mode=benchmark"])
+    automatic_options.prepare([*WORKLOADS[sys.argv[1]].options, "--mode=benchmark"])
 import_tensorflow()
 
 import numpy as np  # noqa: E402

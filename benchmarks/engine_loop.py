@@ -13,12 +13,12 @@ import tempfile
 from typing import Any
 
 from benchmarks.workloads import EXAMPLES, RATE, SEED, WORKLOADS, Workload
-from engine.assembly import processor_choices
+from engine.assembly import automatic_options
 from engine.runtime import onednn
 from engine.runtime.startup import Startup, import_tensorflow
 
 if __name__ == "__main__":  # oneDNN is on or off as the command chooses for the workload
-    processor_choices.prepare([*WORKLOADS[sys.argv[1]].options, *sys.argv[3:], "--mode=benchmark"])
+    automatic_options.prepare([*WORKLOADS[sys.argv[1]].options, *sys.argv[3:], "--mode=benchmark"])
 import_tensorflow()
 
 import tensorflow as tf  # noqa: E402

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from engine.assembly import processor_choices, run_directory
+from engine.assembly import automatic_options, run_directory
 from engine.config import compatibility, flag_texts, flags
 from engine.config.schema import Config
 from engine.distributed.cluster import Cluster
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
     startup = Startup()
     config = None
     try:
-        processor_choices.prepare(arguments)
+        automatic_options.prepare(arguments)
         of_run = flag_texts.given(arguments).get("mode") in _OF_RUNS  # which selects the functions
         config = flags.parse(arguments, strict=not of_run)
         mode, run_dir = config.run.mode, config.run.run_dir
@@ -56,11 +56,11 @@ def main(arguments: Sequence[str]) -> int:
         if mode == "evaluate" and config.report.follow:
             run_directory.await_checkpoint(run_dir, config.report.follow_timeout)
         if mode in _OF_RUNS and not report_on_data:
-            processor_choices.prepare(arguments)  # `await_checkpoint` may have waited for the run
+            automatic_options.prepare(arguments)  # `await_checkpoint` may have waited for the run
             config = flags.parse(flag_texts.of_run(run_dir, arguments))
         if mode in _TRAINING:
             compatibility.refuse(config)
-        asked, config = config, processor_choices.kept(config)
+        asked, config = config, automatic_options.kept(config)
         if mode in _MODULES:
             import_tensorflow()
             config = _settled(config)
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str]) -> int:
             before = run_directory.open_for_training(config) if cluster.is_chief else None
             startup.ended("python")
             import_tensorflow()
-            config = processor_choices.settled(config, resumes=before is not None)
+            config = automatic_options.settled(config, resumes=before is not None)
             startup.ended("tensorflow")
             from engine.trainer import command
 
@@ -108,7 +108,7 @@ def _settled(config: Config) -> Config:
     """Returns the configuration of a mode that trains no run, without "auto" of the processor."""
     from engine.assembly import precision
 
-    return precision.resolved(processor_choices.settled(config))
+    return precision.resolved(automatic_options.settled(config))
 
 
 def _of_tensorflow(error: Exception) -> str | None:

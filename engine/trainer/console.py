@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import engine
 import pipelines
-from engine.assembly import precision, processor_choices
+from engine.assembly import automatic_options, precision, processor_choices
 from engine.assembly.parts import Parts
 from engine.assembly.processor_choices import ComputeDevices
 from engine.config.option import written
@@ -53,7 +53,7 @@ def setting(parts: Parts) -> str:
     counts = ", ".join(
         f"{name} {pipelines.size_text(split)}" for name, split in source.splits.items()
     )
-    notes = [*processor_choices.notes(config), emulation(parts)]
+    notes = [*automatic_options.notes(config), emulation(parts)]
     lines = [
         f"tapeline {engine.__version__}, tensorflow {tf.__version__}, on {parts.device}",
         *(f"       {line}" for line in notes if line),

@@ -15,7 +15,7 @@ import os
 import sys
 from typing import TextIO
 
-from engine.assembly import processor_choices
+from engine.assembly import automatic_options
 from engine.config import flags
 from engine.config.schema import Config
 from engine.runtime import onednn
@@ -27,7 +27,7 @@ def main() -> None:
     """Runs the program: trains for each line of standard input, and writes the measurements."""
     output = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # redirects what libraries print to stderr
-    processor_choices.prepare([*sys.argv[1:], "--mode=tune"])
+    automatic_options.prepare([*sys.argv[1:], "--mode=tune"])
     import_tensorflow()
     try:
         _serve(flags.parse(sys.argv[1:]), output)
