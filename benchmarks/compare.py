@@ -159,7 +159,10 @@ def main() -> int:
         parser.error(f"--workloads: {', '.join(unknown)}: give {', '.join((*WORKLOADS, *SPECS))}")
     if real := [name for name in names if name in SPECS]:
         with tempfile.TemporaryFile() as errors:
-            comparison.run(args, real, errors)
+            try:
+                comparison.run(args, real, errors)
+            except ValueError as error:
+                parser.error(str(error))
     if args.readme:
         comparison.write_readme(HERE.parent / "README.md", comparison.begun(args))
     names = [name for name in names if name in WORKLOADS]

@@ -4,8 +4,9 @@ Each variant of a contender is first measured alone. Those within 5% of the fast
 measured in turn, because the speed of the machine changes, and the fastest is chosen. Each start
 then starts all contenders again, another one first, and measures blocks of them in turn, each round
 in the next order. A result is saved as soon as it is there: the same command goes on where it was
-cut off, and measures nothing twice. The speed of a contender is the median over the blocks of all
-starts; a ratio is one of medians.
+cut off, and measures nothing twice. An entry, which is a workload in a precision, is measured on
+one processor and says which: figures of two are never compared. The speed of a contender is the
+median over the blocks of all starts; a ratio is one of medians.
 """
 
 from __future__ import annotations
@@ -109,14 +110,30 @@ def run(args: Namespace, names: list[str], errors: Any) -> None:
       args: options of benchmarks/compare.py.
       names: names of the workloads.
       errors: file for the processes' standard error.
+
+    Raises:
+      ValueError: if an entry was measured on another machine.
     """
     results = begun(args)
     for name in names:
         for precision in args.precisions.split(","):
             entry = results["entries"].setdefault(
                 f"{name} {precision}",
-                {"what": SPECS[name].what, "chosen": {}, "tried": {}, "starts": [], "versions": {}},
+                {
+                    "what": SPECS[name].what,
+                    "machine": this_machine(),
+                    "chosen": {},
+                    "tried": {},
+                    "starts": [],
+                    "versions": {},
+                },
             )
+            if identity(entry["machine"]) != identity(this_machine()):
+                raise ValueError(
+                    f"{name} {precision} was measured on another machine, "
+                    f"{told(entry['machine'])}: delete its entry in {args.out / RAW}, or give "
+                    "another --out"
+                )
             asked = contenders(SPECS[name], precision, args.place, args.quick)
             if args.only:
                 wanted = {SHORT.get(each, each) for each in args.only.split(",")}
@@ -134,7 +151,7 @@ def run(args: Namespace, names: list[str], errors: Any) -> None:
 
 
 def begun(args: Namespace) -> dict[str, Any]:
-    """Returns the results so far: those of the file, if there is one, with this machine."""
+    """Returns the results so far: those of the file, if there is one."""
     raw = args.out / RAW
     results = json.loads(raw.read_text()) if raw.exists() else {"entries": {}}
     given = f"--starts={args.starts} --rounds={args.rounds} --seconds={args.seconds:g}"
@@ -143,10 +160,8 @@ def begun(args: Namespace) -> dict[str, Any]:
         f"--precisions={','.join(PRECISIONS)} {given}",
         "raw": RAW,
         "date": time.strftime("%Y-%m-%d"),
-        "machine": rounds.described(),
-        "instructions": instructions(),
     }
-    if args.starts or "machine" not in results:
+    if args.starts or "command" not in results:
         results |= own
     return results
 
@@ -292,7 +307,6 @@ def rows(entry: dict[str, Any]) -> list[str]:
 
 def written(results: dict[str, Any]) -> list[str]:
     """Returns the lines of REAL.md for the content of real.json."""
-    machine = results["machine"]
     lines = [
         "# Real networks",
         "",
@@ -300,9 +314,6 @@ def written(results: dict[str, Any]) -> list[str]:
         "blocks of all starts, in brackets the lowest and the highest median of a start; a ratio "
         "is one of medians. Peak memory is that of the process, with libraries and compilation. "
         f"The raw figures are in {results['raw']}.",
-        "",
-        f"Machine: {machine['processor']}, {machine['cores']} cores, {machine['system']}; "
-        f"{results['instructions']}.",
     ]
     for name, entry in results["entries"].items():
         if not any(entry["starts"]):
@@ -317,8 +328,36 @@ def written(results: dict[str, Any]) -> list[str]:
         starts = sum(bool(start) for start in entry["starts"])
         many = f"{starts} starts" if starts > 1 else "One start"
         lines += ["", f"{many} of every process, {entry['date']}. "]
-        lines[-1] += f"Versions: {', '.join(sorted(versions))}."
+        lines[-1] += f"{told(entry['machine'])}. Versions: {', '.join(sorted(versions))}."
     return lines
+
+
+def this_machine() -> dict[str, Any]:
+    """Returns `described()` with "family", the processor's family and model, and "instructions"."""
+    found = rounds.described() | {"instructions": instructions()}
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    words = dict(line.partition("\t")[::2] for line in reversed(lines))  # the first processor's
+    return found | {"family": words.get("cpu family", "").strip("\t: ")}
+
+
+def identity(machine: dict[str, Any]) -> tuple[Any, ...]:
+    """Returns what two machines have in common whose figures may stand side by side."""
+    return tuple(machine[key] for key in ("processor", "family", "features", "cores"))
+
+
+def told(machine: dict[str, Any]) -> str:
+    """Returns a machine in words."""
+    return (
+        f"{processor(machine)}, {machine['cores']} cores, {machine['instructions']}, "
+        f"{machine['system']}"
+    )
+
+
+def processor(machine: dict[str, Any]) -> str:
+    """Returns the name of a machine's processor, with its family if that is known."""
+    family = f" (family {machine['family']})" if machine["family"] else ""
+    return f"{machine['processor']}{family}"
 
 
 def instructions() -> str:
@@ -334,8 +373,8 @@ def readme_rows(results: dict[str, Any]) -> list[str]:
     others = [name for name in SHORT.values() if name not in (ENGINE, SHORT["fused"])]
     titles = "a loop written by hand", "Keras `fit` as it is", "tuned", "PyTorch", "JAX"
     lines = [
-        f"| network | steps/s | {' | '.join(titles)} |",
-        f"|---|---|{'---|' * len(titles)}",
+        f"| network | processor | steps/s | {' | '.join(titles)} |",
+        f"|---|---|---|{'---|' * len(titles)}",
     ]
     for name, entry in results["entries"].items():
         found = figures(entry)
@@ -345,7 +384,8 @@ def readme_rows(results: dict[str, Any]) -> list[str]:
         ratios = [f"{ours / found[each]['rate']:.2f}" if each in found else "" for each in others]
         what = entry["what"].partition(";")[0]
         workload, precision = name.split()
-        lines.append(f"| {workload}: {what}, {precision} | {ours:.1f} | {' | '.join(ratios)} |")
+        cells = f"{workload}: {what}, {precision}", processor(entry["machine"]), f"{ours:.1f}"
+        lines.append(f"| {' | '.join((*cells, *ratios))} |")
     return lines
 
 

@@ -118,6 +118,16 @@ def test_agrees():
     assert not check.agrees(spec, reference, {"parameters": 100, "losses": [4.01, 3.0]})
 
 
+MACHINE = {
+    "processor": "One",
+    "family": "7",
+    "features": "avx2",
+    "instructions": "AVX2",
+    "cores": 2,
+    "system": "Linux",
+}
+
+
 def entry(**rates):
     """Returns an entry of real.json with a start for each rate of a contender."""
     starts = [
@@ -127,7 +137,12 @@ def entry(**rates):
         }
         for each in zip(*rates.values(), strict=True)
     ]
-    return {"what": "a network; its size", "chosen": dict.fromkeys(rates, ""), "starts": starts}
+    return {
+        "what": "a network; its size",
+        "machine": MACHINE,
+        "chosen": dict.fromkeys(rates, ""),
+        "starts": starts,
+    }
 
 
 def test_table():
@@ -136,7 +151,7 @@ def test_table():
     rows = comparison.rows(found)
     assert "| PyTorch | 5.00 (4.00 to 9.00) | 2.00 | 100 |" in rows[-1]
     lines = comparison.readme_rows({"entries": {"W5 float32": found}})
-    assert lines[-1] == "| W5: a network, float32 | 10.0 |  |  |  | 2.00 |  |"
+    assert lines[-1] == "| W5: a network, float32 | One (family 7) | 10.0 |  |  |  | 2.00 |  |"
 
 
 def test_readme(tmp_path):
@@ -200,6 +215,10 @@ def test_goes_on(tmp_path, monkeypatch):
     found = json.loads((tmp_path / comparison.RAW).read_text())["entries"]["W5 float32"]
     assert found["chosen"]["bare loop"] == "XLA" and len(found["starts"]) == 2
     assert "W5 float32" in (tmp_path / "REAL.md").read_text()
+    monkeypatch.setattr(comparison, "this_machine", lambda: MACHINE)
+    with pytest.raises(ValueError, match=r"W5 float32 was measured on another machine"):
+        comparison.run(args, ["W5"], None)
+    assert taken == before
 
 
 def test_bfloat16():
