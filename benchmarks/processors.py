@@ -20,6 +20,8 @@ import contextlib
 import os
 import sys
 import time
+from collections.abc import Hashable, Mapping
+from typing import TypeVar
 
 import numpy as np
 
@@ -54,38 +56,37 @@ NETWORKS = {
         (*_TEXT, "--model=transformer", "--optimizer=adamw", "--global_batch_size=12"),
     ),
 }
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+_PAUSE = 0.3  # seconds until the idle threads of the process before stop spinning
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 def measured(
-    options: list[str], precisions: list[str], args: argparse.Namespace
-) -> dict[tuple[str, bool], list[float]]:
-    """Returns the steps/s of each round, by precision and by whether oneDNN is on.
+    settings: Mapping[Key, tuple[list[str], dict[str, str]]], rounds: int, seconds: float
+) -> dict[Key, list[float]]:
+    """Returns the steps/s of each round, by setting; [] for one that cannot train.
+
+    Each setting trains in a process; the processes take turns.
 
     Args:
-      options: command-line options of the training.
-      precisions: values of `--precision`.
-      args: options of the command line.
+      settings: command-line options and environment variables of each.
+      rounds: number of blocks of each setting.
+      seconds: approximate duration of a block.
     """
-    held = _held(args.hold)
     with contextlib.ExitStack() as stack:
         started = {}
-        for precision in precisions:
-            for onednn in (True, False):
-                process = MeasuredProcess(
-                    [*options, f"--precision={precision}"],
-                    {**held, "TF_ENABLE_ONEDNN_OPTS": str(int(onednn))},
-                )
-                started[precision, onednn] = stack.enter_context(contextlib.closing(process))
-                process.ready()
+        for name, (options, variables) in settings.items():
+            process = MeasuredProcess(options, variables)
+            started[name] = stack.enter_context(contextlib.closing(process))
+            process.ready()
         processes = list(started.values())
-        for number in range(args.rounds):
+        for number in range(rounds):
             offset = number % len(processes)
             for process in processes[offset:] + processes[:offset]:
                 if not process.error:
-                    time.sleep(0.3)  # idle threads of the process before stop spinning
-                    process.measure(args.seconds)
-    return {key: [] if process.error else process.rates for key, process in started.items()}
+                    time.sleep(_PAUSE)
+                    process.measure(seconds)
+    return {name: [] if process.error else process.rates for name, process in started.items()}
 
 
 def _held(isa: str) -> dict[str, str]:
@@ -145,7 +146,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="of a block")
     args = parser.parse_args()
-    processor = this_processor({**os.environ, **_held(args.hold)})
+    held = _held(args.hold)
+    processor = this_processor({**os.environ, **held})
     print(f"{processor.described}\n", flush=True)
     header = ("network", "precision", "oneDNN on, steps/s", "off", "auto: oneDNN", "precision")
     print(f"| {' | '.join(header)} |\n|{'---|' * len(header)}", flush=True)
@@ -153,7 +155,15 @@ def main() -> int:
         what, options = NETWORKS[name]
         places = [f"--data_dir={args.data_dir}", f"--cache_dir={args.cache_dir}"]
         shared = [*options, *places, "--validation_split=0", "--test_split=", "--report=false"]
-        found = measured(shared, args.precisions.split(","), args)
+        settings = {
+            (precision, onednn): (
+                [*shared, f"--precision={precision}"],
+                {**held, "TF_ENABLE_ONEDNN_OPTS": str(int(onednn))},
+            )
+            for precision in args.precisions.split(",")
+            for onednn in (True, False)
+        }
+        found = measured(settings, args.rounds, args.seconds)
         network = network_of(flags.parse(shared))
         print("\n".join(rows(what, network, processor, found)), flush=True)
     return 0

@@ -1,6 +1,7 @@
 """What `--onednn=auto` and `--precision=auto` choose, by tables, as pure functions.
 
-What the tables say was measured by `python -m benchmarks.processors`, unless a row says otherwise.
+What the tables say was measured by `python -m benchmarks.processors` and `benchmarks.bfloat16`,
+unless a row says otherwise.
 Imports no TensorFlow. `engine.assembly.automatic_options` applies the choices to a process.
 """
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from engine.distributed.reduction import Tensors
+from engine.distributed.reduction import Tensors, pairwise_sum
 from pipelines import Feed
 
 Compute = Callable[..., Tensors]  # (Batch, *arguments) -> float32 tensors to sum
@@ -87,7 +87,7 @@ class Accumulation:
         def carry_to(level: int) -> list[Tensors]:
             carry = shard_sum
             for lower in sums[:level]:
-                carry = _plus(lower, carry)
+                carry = pairwise_sum(lower, carry)
             return [*sums[:level], carry, *sums[level + 1 :]]
 
         with tf.device("CPU:0"):  # a GPU's kernels of these operations would keep int32 on the GPU
@@ -140,17 +140,8 @@ class Accumulation:
         """
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         sums = self.compute(self.feed.batch(element, step, replica, index), *arguments)
-        return sums if total is None else _plus(total, sums)
+        return sums if total is None else pairwise_sum(total, sums)
 
 
 def _plus_one(index: tf.Tensor) -> tf.Tensor:
     return index + 1
-
-
-def _plus(one: Tensors, other: Tensors) -> Tensors:
-    """Returns the pairwise sums of two lists of tensors.
-
-    `ensure_shape` keeps the graph optimizer from merging additions, which would change the order of
-    the additions.
-    """
-    return [tf.ensure_shape(a + b, a.shape) for a, b in zip(one, other, strict=True)]

@@ -28,6 +28,15 @@ def all_reduce(tensors: Sequence[tf.Tensor]) -> Tensors:
     return _for_each_dtype(reduce, tensors)
 
 
+def pairwise_sum(one: Sequence[tf.Tensor], other: Sequence[tf.Tensor]) -> Tensors:
+    """Returns the sum of each tensor of one list and that of another list.
+
+    The graph optimizer may replace additions of additions by one operation that adds in another
+    order; it keeps the order of these.
+    """
+    return [tf.ensure_shape(a + b, a.shape) for a, b in zip(one, other, strict=True)]
+
+
 def of_micro_batch(reduction: Reduction) -> Reduction:
     """Returns `list`, the identity, if there is a single replica, otherwise `reduction`.
 

@@ -133,16 +133,16 @@ BREAKS = (
         "micro-batches are averaged and not added up",
         _ACCUMULATION,
         "engine/core/accumulation.py",
-        "return sums if total is None else _plus(total, sums)",
+        "return sums if total is None else pairwise_sum(total, sums)",
         "if total is None:\n            return sums\n"
-        "        return _plus(total, [part / self._layout.micro_batches for part in sums])",
+        "        return pairwise_sum(total, [part / self._layout.micro_batches for part in sums])",
     ),
     Break(
         "accumulation",
         "the last micro-batch replaces those before it",
         _ACCUMULATION,
         "engine/core/accumulation.py",
-        "return sums if total is None else _plus(total, sums)",
+        "return sums if total is None else pairwise_sum(total, sums)",
         "return sums",
     ),
     Break(
@@ -712,8 +712,8 @@ BREAKS = (
     Break(
         "shards",
         "the graph optimizer may add shards in another order",
-        _TOPOLOGY,
-        "engine/core/accumulation.py",
+        ("tests/unit/test_reduction.py::test_pairwise_sums_keep_their_order",),
+        "engine/distributed/reduction.py",
         "[tf.ensure_shape(a + b, a.shape) for a, b in zip(one, other, strict=True)]",
         "[a + b for a, b in zip(one, other, strict=True)]",
     ),

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from engine.distributed import reduction
-from engine.distributed.reduction import reductions
+from engine.distributed.reduction import pairwise_sum, reductions
 from engine.distributed.strategies import check_shards
 from engine.optim.clipping import Clip
 from tests.harness import Training, norm_network, pictures, same_bits, strategy_of, training
@@ -73,6 +73,21 @@ def test_sum_without_shards(replicas):
             expected = part.astype(np.float64).sum(0)
             largest = np.abs(part).max(0)
             assert (np.abs(ours - expected) <= 1e-5 * largest).all()
+
+
+def test_pairwise_sums_keep_their_order():
+    """The optimized graph of a sum of sums adds in the order in which it is written."""
+    stack = [tf.constant(part) for part in parts()[0]]
+
+    @tf.function(autograph=False)
+    def total(*shards):
+        (found,) = pairwise_sum([shards[0]], pairwise_sum([shards[1]], [shards[2]]))
+        return found
+
+    a, b, c = (part.numpy() for part in stack[:3])
+    expected = a + (b + c)
+    assert (expected != (a + b) + c).any()
+    assert total(*stack[:3]).numpy().tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize(("shards", "replicas"), [(0, 1), (0, 2), (1, 1), (2, 2), (8, 4), (4, 1)])
