@@ -12,13 +12,12 @@ one is first in each round. A ratio is the median, over the rounds, of the ratio
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import sys
 
 import numpy as np
 
-from benchmarks.processors import measured
+from benchmarks.processors import data_options, measured, parser_of, selected
 from engine.assembly.processor_choices import (
     PRECISION,
     ComputeDevices,
@@ -93,25 +92,15 @@ def row(what: str, products: float, precision: str, bfloat16: str, found: dict) 
 
 def main() -> int:
     """Measures the networks and prints a table; returns 0."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.bfloat16", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--data_dir", required=True, help="where the data sets are prepared")
-    parser.add_argument("--cache_dir", default="", help="directory of decoded data sets")
-    parser.add_argument("--networks", default=";".join(NETWORKS), help="separated by semicolons")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of a block")
+    parser = parser_of("bfloat16", __doc__, NETWORKS)
     args = parser.parse_args()
-    names = args.networks.split(";")
-    if unknown := sorted(set(names) - set(NETWORKS)):
-        parser.error(f"--networks: {', '.join(unknown)}: give some of {'; '.join(NETWORKS)}")
+    names = selected(parser, args, NETWORKS)
     print(f"{this_processor().described}\n", flush=True)
     header = ("network", "product, millions", f"{_FIRST}, steps/s", *list(SETTINGS)[1:])
     header += ("--precision=auto", "in bfloat16, --jit=auto")
     print(f"| {' | '.join(header)} |\n|{'---|' * len(header)}", flush=True)
-    places = [f"--data_dir={args.data_dir}", f"--cache_dir={args.cache_dir}"]
-    shared = [*places, "--validation_split=0", "--test_split=", "--report=false"]
     for name in names:
-        options = [*NETWORKS[name], *shared]
+        options = [*NETWORKS[name], *data_options(args)]
         network = network_of(flags.parse(options))
         precision = chosen(PRECISION, ComputeDevices(this_processor()), network, "on")
         settings = {name: ([*options, *setting], {}) for name, setting in SETTINGS.items()}

@@ -20,7 +20,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import TypeVar
 
 import numpy as np
@@ -134,27 +134,57 @@ def rows(
     return lines
 
 
-def main() -> int:
-    """Measures the networks and prints a table; returns 0."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.processors", description=__doc__)
+def parser_of(name: str, doc: str | None, networks: Iterable[str]) -> argparse.ArgumentParser:
+    """Returns a parser of the options of such a benchmark: where data are, networks, rounds.
+
+    Args:
+      name: name of the module.
+      doc: its docstring.
+      networks: names that `--networks` takes, separated by semicolons.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=doc)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--data_dir", required=True, help="where the data sets are prepared")
     parser.add_argument("--cache_dir", default="", help="directory of decoded data sets")
-    parser.add_argument("--networks", default=",".join(NETWORKS), help="separated by commas")
-    parser.add_argument("--precisions", default="float32,mixed_bfloat16", help="the same")
-    parser.add_argument("--hold", default="", choices=("", "AVX2"), help="an instruction set")
+    parser.add_argument("--networks", default=";".join(networks), help="separated by semicolons")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="of a block")
+    return parser
+
+
+def selected(
+    parser: argparse.ArgumentParser, args: argparse.Namespace, networks: Iterable[str]
+) -> list[str]:
+    """Returns the names of `--networks`; ends the process if one is not among `networks`."""
+    names = args.networks.split(";")
+    if unknown := sorted(set(names) - set(networks)):
+        parser.error(f"--networks: {', '.join(unknown)}: give some of {'; '.join(networks)}")
+    return names
+
+
+def data_options(args: argparse.Namespace) -> list[str]:
+    """Returns the command-line options of all trainings: where data are, and no held-out split."""
+    places = f"--data_dir={args.data_dir}", f"--cache_dir={args.cache_dir}"
+    return [*places, "--validation_split=0", "--test_split=", "--report=false"]
+
+
+def main() -> int:
+    """Measures the networks and prints a table; returns 0."""
+    parser = parser_of("processors", __doc__, NETWORKS)
+    parser.add_argument(
+        "--precisions", default="float32,mixed_bfloat16", help="separated by commas"
+    )
+    parser.add_argument("--hold", default="", choices=("", "AVX2"), help="an instruction set")
     args = parser.parse_args()
+    names = selected(parser, args, NETWORKS)
     held = _held(args.hold)
     processor = this_processor({**os.environ, **held})
     print(f"{processor.described}\n", flush=True)
     header = ("network", "precision", "oneDNN on, steps/s", "off", "auto: oneDNN", "precision")
     print(f"| {' | '.join(header)} |\n|{'---|' * len(header)}", flush=True)
-    for name in args.networks.split(","):
+    for name in names:
         what, options = NETWORKS[name]
-        places = [f"--data_dir={args.data_dir}", f"--cache_dir={args.cache_dir}"]
-        shared = [*options, *places, "--validation_split=0", "--test_split=", "--report=false"]
+        shared = [*options, *data_options(args)]
         settings = {
             (precision, onednn): (
                 [*shared, f"--precision={precision}"],

@@ -46,3 +46,11 @@ def test_row_by_processor():
 def test_process_that_cannot_train():
     found = processors.measured({"bad": (["--model=not_there"], {})}, rounds=1, seconds=0.1)
     assert found == {"bad": []}
+
+
+@pytest.mark.parametrize("module", [bfloat16, processors])
+def test_unknown_network(module, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["", "--data_dir=/not/there", "--networks=none"])
+    with pytest.raises(SystemExit):
+        module.main()
+    assert "--networks: none: give some of " in capsys.readouterr().err
