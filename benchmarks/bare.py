@@ -160,7 +160,7 @@ class Bare:
             images = images[:, :SEEN, :SEEN]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self.weights)
-            x = tf.cast(images, self._dtype) / 255
+            x = tf.cast(tf.cast(images, tf.float32) / 255, self._dtype)  # as the engine rounds
             logits = tf.cast(self._forward(x, step), tf.float32)
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
             loss = tf.reduce_sum(losses) / self._batch

@@ -39,6 +39,23 @@ def test_precision_and_onednn_are_kept(command: Command, warm: Warm, tmp_path: P
     assert again.status == 0 and "already complete" in again.out
 
 
+def test_bfloat16_is_kept_where_it_is_emulated(command: Command, tmp_path: Path):
+    """A run in bfloat16 stays so where `auto` would choose float32, and says its cost."""
+    run_dir, options = tmp_path / "run", (*SHORT, "--model=mlp")
+    free = {"ONEDNN_MAX_CPU_ISA": "DEFAULT", "TF_ENABLE_ONEDNN_OPTS": ""}
+    begun = ("--precision=mixed_bfloat16", "--onednn=off", "--train_steps=3")
+    first = command.run(f"--run_dir={run_dir}", *options, *begun, **free)
+    assert first.status == 0 and not first.err, first.said()
+    longer = ("--precision=auto", "--train_steps=5")
+    second = command.run(f"--run_dir={run_dir}", *options, *longer, **HELD)
+    assert second.status == 0 and not second.err, second.said()
+    assert "resumed at step 3" in second.out, second.said()
+    assert second.out.count("mixed_bfloat16 is emulated") == 1, second.said()
+    result = json.loads((run_dir / "result.json").read_text())
+    assert (result["step"], result["precision"]) == (5, "mixed_bfloat16")
+    assert result["onednn"] == "off" and result["emulated"].startswith("mixed_bfloat16 is emulated")
+
+
 def test_emulation_is_said(command: Command, tmp_path: Path):
     """oneDNN is chosen before a file of --load imports TensorFlow."""
     path = tmp_path / "model.py"
