@@ -9,7 +9,9 @@ import tensorflow as tf
 
 from engine.distributed.reduction import Tensors
 
-_ROWS = 32  # of the matrix in which `_compiled_sum` arranges the numbers
+_ROWS = 32  # of the matrices in which `_compiled_sum` arranges the numbers
+_COLUMNS = 16  # of each matrix, if there are several
+_CONFLICT = _ROWS * 512  # numbers of one matrix whose rows are 2 KiB; multiples conflict, too
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,17 @@ def _compiled_sum(squares: tf.Tensor) -> tf.Tensor:
     XLA for CPUs does not reorder a sum, so it adds the numbers sequentially. But if the numbers are
     arranged as a matrix, it vectorizes the addition of the rows to one row. `tf.abs`, which does
     not change non-negative numbers, prevents XLA from merging this sum with that of the row.
+
+    Rows that are a multiple of 2 KiB apart share a few sets of a processor's cache, and evict each
+    other. So such numbers are arranged as many matrices of short rows, each of which is added to
+    one row.
     """
     squares = tf.reshape(squares, [-1])
-    rest = squares.shape.num_elements() % _ROWS
+    numbers = squares.shape.num_elements()
+    if numbers % _CONFLICT == 0:
+        tables = tf.reshape(squares, [-1, _ROWS, _COLUMNS])
+        return tf.reduce_sum(tf.abs(tf.reduce_sum(tables, 1)))
+    rest = numbers % _ROWS
     table = tf.reshape(squares[rest:], [_ROWS, -1])
     total = tf.reduce_sum(tf.abs(tf.reduce_sum(table, 0)))
     return total + tf.reduce_sum(squares[:rest]) if rest else total
