@@ -102,7 +102,7 @@ def network_of(workload: GpuWorkload) -> tuple[Losses, list[tf.Variable]]:
     model = networks.keras_residual(shape, data["classes"], arguments["network"])
 
     def of_pictures(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        scaled = tf.cast(images, compute_dtype(workload.precision)) / 255
+        scaled = tf.cast(tf.cast(images, tf.float32) / 255, compute_dtype(workload.precision))
         logits = tf.cast(model(scaled, training=True), tf.float32)
         return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
 

@@ -78,7 +78,7 @@ def vit(
     x = tf.reshape(images, [rows, many, patch, many, patch, channels])
     x = tf.reshape(tf.transpose(x, [0, 1, 3, 2, 4, 5]), [rows * many**2, patch**2 * channels])
     kernel = tf.reshape(tf.cast(weights["patches/kernel"], dtype), [-1, units])
-    x = tf.matmul(tf.cast(x, dtype) / 255, kernel)
+    x = tf.matmul(tf.cast(tf.cast(x, tf.float32) / 255, dtype), kernel)
     x = tf.nn.bias_add(x, tf.cast(weights["patches/bias"], dtype))
     token = tf.broadcast_to(tf.cast(weights["class/token"], dtype), [rows, 1, units])
     x = tf.concat([token, tf.reshape(x, [rows, many**2, units])], 1)
