@@ -69,7 +69,7 @@ def contenders(workload: Workload, place: Path, data_dir: str, quick: bool) -> l
                 "keras_fit",
                 steps_per_execution=executions,
                 jit=(False, True),
-                input=("array",) if quick else ("array", "dataset"),
+                input=("dataset",),
             ),
         ),
         Contender("Orbit", {"": peer("orbit", "orbit_trainer", {})}),
