@@ -86,7 +86,7 @@ def records_of(path: Path) -> Iterator[bytes]:
 
 def state_of(run_dir: Path) -> dict[str, bytes]:
     """Returns the bytes of each variable in a run's newest checkpoint, by name, without timings."""
-    return _bytes_of(list_checkpoints(str(run_dir / "checkpoints"))[-1])
+    return bytes_of(list_checkpoints(str(run_dir / "checkpoints"))[-1])
 
 
 def best_states_of(run_dir: Path) -> dict[str, bytes]:
@@ -100,11 +100,12 @@ def best_states_of(run_dir: Path) -> dict[str, bytes]:
     for path in list_checkpoints(str(run_dir / "best")):
         step = read_metadata(path)["step"]
         if step <= reached:
-            found |= {f"{name} of step {step}": each for name, each in _bytes_of(path).items()}
+            found |= {f"{name} of step {step}": each for name, each in bytes_of(path).items()}
     return found
 
 
-def _bytes_of(path: str) -> dict[str, bytes]:
+def bytes_of(path: str) -> dict[str, bytes]:
+    """Returns the bytes of each variable in the checkpoint at `path`, by name, without timings."""
     arrays = read(path).arrays
     assert len(arrays) > 20
     return {n: value.tobytes() for n, value in arrays.items() if not n.startswith("timing/")}

@@ -4,8 +4,9 @@
 
 steps_per_execution: argument of `compile`. jit: true, false or "auto", Keras's default. input:
 "array", or "dataset" for tf.data. Keras reads arrays through an autotuned pipeline, whose end can
-wait for the tuning thread (benchmarks/input_options.py); the dataset has none. Each call of `fit` begins an epoch. Therefore a block has at
-least the steps of an epoch; see `at_least` in benchmarks/serve.py.
+wait for the tuning thread (benchmarks/input_options.py); the dataset has none. Each call of `fit`
+begins an epoch. Therefore a block has at least the steps of an epoch; see `at_least` in
+benchmarks/serve.py.
 """
 
 from __future__ import annotations
