@@ -1,4 +1,4 @@
-"""The checks of the recipes on a short flagfile; `python -m tests.chaos.recipes` has the recipes."""
+"""The checks of recipes on a short flagfile; `python -m tests.chaos.recipes` checks the recipes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_difference_is_found(tmp_path: Path):
 
 
 def test_a_training_that_fails(tmp_path: Path):
-    with pytest.raises(AssertionError, match="exit status 2: .*--seed"):
+    with pytest.raises(AssertionError, match=r"exit status 2: .*--seed"):
         RecipeRuns(FLAGFILE, tmp_path, "--seed=x").killed_alike(1, np.random.default_rng(0))
 
 
