@@ -15,6 +15,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.eager.polymorphic_function import polymorphic_function
 
+from engine.runtime.graph_optimizer import keep_order_of_additions
 from pipelines.feeds.stream import close_all
 from tests import prepared
 
@@ -27,6 +28,7 @@ hypothesis.settings.register_profile(
     "timeless", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("timeless")
+keep_order_of_additions()  # as engine.runtime.startup does for a command
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 4
 )

@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import cast
 
 from engine.runtime import onednn
+from engine.runtime.graph_optimizer import keep_order_of_additions
 from engine.runtime.native_stderr import capture_stderr
 
 
@@ -81,6 +82,7 @@ def _import() -> ModuleType:
     tensorflow = importlib.import_module("tensorflow")
     onednn.state()  # reads the variable now, at the latest
     onednn.release()
+    keep_order_of_additions()
     return tensorflow
 
 

@@ -708,6 +708,14 @@ BREAKS = (
         'use_bias=learned_key_bias if name == "key" else self._use_bias',
         "use_bias=self._use_bias",
     ),
+    Break(
+        "L3",
+        "large graphs add in the order in which tensors are ready",
+        ("tests/laws/test_large_graphs.py",),
+        "engine/runtime/graph_optimizer.py",
+        "options.NO_MEM_OPT",
+        "options.DEFAULT_MEM_OPT",
+    ),
     # Shards
     Break(
         "shards",
