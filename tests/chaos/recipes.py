@@ -59,7 +59,7 @@ class RecipeRuns:
         Args:
           kills: number of kills of the second training.
           random: generator of the instants. Each is a time since the start of a process, between 0
-            and the seconds of the untouched training divided by `kills`.
+            and the seconds of the untouched training divided by `kills` + 1.
 
         Raises:
           AssertionError: if they differ, or a training fails.
@@ -70,7 +70,7 @@ class RecipeRuns:
         seconds = time.monotonic() - started
         instants = []
         while len(instants) < kills:
-            instant = random.uniform(0, seconds / kills)
+            instant = random.uniform(0, seconds / (kills + 1))
             process = self._start(killed)
             try:
                 process.wait(instant)
