@@ -1,11 +1,14 @@
 """Trains the first epochs of recipes/cifar10_resnet20.flags, beside the same network in PyTorch.
 
     python -m benchmarks.first_epochs --data_dir=DATA_DIR --place=DIR [--seeds=3] [--steps=3910]
+    python -m benchmarks.first_epochs --data_dir=DATA_DIR --place=DIR --control
 
 In PyTorch, the network has the same initial weights, the same examples in the same order, and the
 same crops and flips: see `benchmarks.first_epochs_inputs`. The paper's learning rate is constant
 in the first 32,000 steps. Both are tested after each epoch of 391 steps and after the last step.
-DIR, from `python -m benchmarks.environments DIR`, has PyTorch's environment.
+DIR, from `python -m benchmarks.environments DIR`, has PyTorch's environment. With --control,
+PyTorch also trains with the last bit of one initial weight changed: how far rounding alone takes
+two trainings apart.
 
 Each training is a process. It is kept as a line of first_epochs.jsonl as soon as it has ended, and
 not repeated: the same command continues where it was stopped. The command fails as soon as the
@@ -28,7 +31,7 @@ from pathlib import Path
 
 from benchmarks import first_epochs_inputs, first_epochs_report, rounds, trainings
 from benchmarks.environments import python_of
-from benchmarks.first_epochs_report import PYTORCH, TAPELINE, Run
+from benchmarks.first_epochs_report import CONTROL, PYTORCH, TAPELINE, Run
 from benchmarks.real.comparison import instructions
 from benchmarks.recipes import RECIPES, between
 from benchmarks.rounds import HERE
@@ -73,8 +76,13 @@ def train(data_dir: str, seed: int, steps: int) -> Run:
     }
 
 
-def train_with_torch(args: argparse.Namespace, seed: int) -> Run:
+def train_with_torch(args: argparse.Namespace, seed: int, *more: str) -> Run:
     """Trains the same in PyTorch; returns a line of first_epochs.jsonl.
+
+    Args:
+      args: options of the command.
+      seed: random seed.
+      *more: further arguments of the script.
 
     Raises:
       RunError: the training fails.
@@ -84,11 +92,12 @@ def train_with_torch(args: argparse.Namespace, seed: int) -> Run:
         given = [f"--flagfile={RECIPE}", f"--seed={seed}", f"--data_dir={args.data_dir}"]
         first_epochs_inputs.write([*given, *options(args.steps)], inputs)
         python, script = python_of(args.place, "torch").absolute(), HERE / "peers" / SCRIPT
-        command = [str(python), str(script), str(inputs), str(args.steps)]
+        given = [str(args.steps), *more]
+        command = [str(python), str(script), str(inputs), *given]
         said = trainings.told(command, f"PyTorch, seed {seed}")
     found = json.loads(next(line for line in reversed(said) if line.startswith("{")))
     return {
-        "command": f"python benchmarks/peers/{SCRIPT} inputs.npz {args.steps}",
+        "command": f"python benchmarks/peers/{SCRIPT} inputs.npz {' '.join(given)}",
         "seconds": found["seconds"],
         **first_epochs_report.summary(found["losses"], found["errors"]),
         "parameters": found["parameters"],
@@ -106,6 +115,8 @@ def write(out: Path, runs: list[Run]) -> None:
     """Writes the table of the README and the picture to the directory `out`."""
     seeds = len(first_epochs_report.pairs(runs))
     command = f"python -m benchmarks.first_epochs --data_dir=DATA_DIR --seeds={seeds}"
+    if any(run["who"] == CONTROL for run in runs):
+        command += " --control"
     where = sorted({f"{run['date']}, {run['processor']}" for run in runs})
     made = f"Written by `{command}`; each training is a line of {RAW}. {'; '.join(where)}."
     readme = out / "README.md"
@@ -138,6 +149,7 @@ def main(given: Sequence[str] | None = None) -> int:
     """
     parser = trainings.parser("first_epochs", __doc__, seeds=3, out=RECIPES, keras=False)
     parser.add_argument("--steps", type=int, default=EPOCHS * STEPS, help="of each training")
+    parser.add_argument("--control", action="store_true", help="PyTorch also beside itself")
     args = parser.parse_args(given)
     if why := refusal(args):
         return trainings.failed(why)
@@ -146,7 +158,7 @@ def main(given: Sequence[str] | None = None) -> int:
     processor = f"{machine['processor']}, {machine['cores']} cores, {instructions()}"
     try:
         for seed in range(args.rounds):
-            for who in (TAPELINE, PYTORCH):
+            for who in (TAPELINE, PYTORCH, *([CONTROL] if args.control else [])):
                 if any((run["who"], run["seed"]) == (who, seed) for run in runs):
                     continue
                 run: Run = {"who": who, "seed": seed, "steps": args.steps}
@@ -154,7 +166,7 @@ def main(given: Sequence[str] | None = None) -> int:
                 if who == TAPELINE:
                     run |= train(args.data_dir, seed, args.steps)
                 else:
-                    run |= train_with_torch(args, seed)
+                    run |= train_with_torch(args, seed, *(["bit"] if who == CONTROL else []))
                 runs.append(run)
                 trainings.keep(args.out / RAW, run)
                 error = run["epochs"][-1][1]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 TAPELINE, PYTORCH = "Tapeline", "PyTorch"
+CONTROL = "PyTorch, one bit changed"  # that of an initial weight
 FIRST, TOLERANCE = 5, 1e-4  # so many losses of both agree so closely, over PyTorch's
 SMOOTH = 10  # steps of a point of a curve
 
@@ -36,10 +37,10 @@ def summary(losses: Sequence[float], errors: Iterable[Sequence[float]]) -> Run:
     return {"first": list(losses[: 10 * FIRST]), "curve": steps, "epochs": epochs}
 
 
-def pairs(runs: Iterable[Run]) -> list[tuple[Run, Run]]:
-    """Returns the trainings by Tapeline and PyTorch of each seed that has both, by seed."""
+def pairs(runs: Iterable[Run], who: str = TAPELINE) -> list[tuple[Run, Run]]:
+    """Returns the trainings by `who` and PyTorch of each seed that has both, by seed."""
     runs = list(runs)
-    ours, theirs = ({r["seed"]: r for r in runs if r["who"] == w} for w in (TAPELINE, PYTORCH))
+    ours, theirs = ({r["seed"]: r for r in runs if r["who"] == w} for w in (who, PYTORCH))
     return [(ours[seed], theirs[seed]) for seed in sorted(ours.keys() & theirs.keys())]
 
 
@@ -66,7 +67,8 @@ def _first(pair: tuple[Run, Run]) -> tuple[list[float], list[float]]:
 
 
 def table(runs: Iterable[Run]) -> Iterator[str]:
-    """Yields the lines of the table, with a row for each test, and two sentences below it."""
+    """Yields the lines of the table, with a row for each test, and sentences below it."""
+    runs = list(runs)
     found = pairs(runs)
     ours, theirs = (np.array([pair[k]["epochs"] for pair in found]) for k in (0, 1))
     yield (
@@ -87,10 +89,26 @@ def table(runs: Iterable[Run]) -> Iterator[str]:
     yield (
         f"Means and sample deviations over {len(found)} seeds; a difference is Tapeline's error "
         f"less PyTorch's, over all tests and seeds {np.mean(apart):+.2f} on average, "
-        f"{np.mean(np.abs(apart)):.2f} in size{_between_seeds(ours, theirs)}. The first {FIRST} "
+        f"{_sizes(apart)}{_between_seeds(ours, theirs)}. The first {FIRST} "
         f"losses differ by at most {largest:.1g} of their size. Rounding errors grow from step to "
         f"step: the first loss that differs by 1% is that of step {_parting(found)}."
     )
+    if controls := pairs(runs, CONTROL):
+        changed, theirs = (np.array([pair[k]["epochs"] for pair in controls]) for k in (0, 1))
+        apart = changed[:, :, 1] - theirs[:, :, 1]
+        seeds = ", ".join(str(pair[0]["seed"]) for pair in controls)
+        yield ""
+        yield (
+            "PyTorch beside itself, with the last bit of one initial weight changed: test errors "
+            f"differ by {_sizes(apart)}, for seed {seeds}, and the first loss that "
+            f"differs by 1% is that of step {_parting(controls)}."
+        )
+
+
+def _sizes(apart: np.ndarray) -> str:
+    """Formats the mean size of differences, and the largest size."""
+    sizes = np.abs(apart)
+    return f"{np.mean(sizes):.2f} in size (at most {np.max(sizes):.2f})"
 
 
 def _between_seeds(ours: np.ndarray, theirs: np.ndarray) -> str:

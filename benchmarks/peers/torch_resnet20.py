@@ -1,11 +1,12 @@
 """Trains the network of recipes/cifar10_resnet20.flags in PyTorch, on the engine's batches.
 
-    python torch_resnet20.py inputs.npz STEPS
+    python torch_resnet20.py inputs.npz STEPS [bit]
 
 inputs.npz is what `benchmarks.first_epochs_inputs` writes: images, initial weights, the order of
 the examples of each epoch, and their crops and flips. The learning rate is constant, so STEPS are
 within the first half of the recipe. Moving variances of PyTorch's batch norms are unbiased, those
 of the engine biased: they differ by a factor of n / (n - 1), where n is 5,120 at least.
+With the argument "bit", the last bit of the first weight is changed before the first step.
 
 Prints one line of JSON: the loss of each step; for the end of each epoch, and the last step, the
 number of steps and the test error in percent; the seconds from the first step to the last test;
@@ -54,6 +55,9 @@ def main() -> None:
     model = model_of(SPECS["W6"]).to(memory_format=torch.channels_last)
     assign(model, arrays)
     parameters = list(model.parameters())
+    if sys.argv[3:] == ["bit"]:
+        with torch.no_grad():
+            parameters[0].view(-1)[0].view(torch.int32).bitwise_xor_(1)
     optimizer = torch.optim.SGD(parameters, RATE, MOMENTUM, weight_decay=DECAY, fused=True)
 
     def logits(batch: np.ndarray) -> torch.Tensor:

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from benchmarks import first_epochs, first_epochs_inputs, first_epochs_report
 from benchmarks.environments import python_of
-from benchmarks.first_epochs_report import PYTORCH, TAPELINE
+from benchmarks.first_epochs_report import CONTROL, PYTORCH, TAPELINE
 from benchmarks.moves import moved
 from engine.assembly.parts import assemble
 from engine.config import flags
@@ -121,8 +121,16 @@ def test_table():
     found = list(first_epochs_report.table(runs))
     assert found[2].startswith("| 3 | 41.00 ± 1.41 | 40.50 ± 0.71 | -1.00, +2.00 | +0.50 ± 2.12 |")
     assert found[3].startswith("| 6 | 30.50 ± 0.71 | 30.50 ± 0.71 | +0.00, +0.00 |")
-    assert "+0.25 on average, 0.75 in size; two seeds of Tapeline differ by 1.50," in found[-1]
+    assert (
+        "+0.25 on average, 0.75 in size (at most 2.00); two seeds of Tapeline differ by 1.50,"
+        in found[-1]
+    )
     assert "of PyTorch by 1.00. " in found[-1] and "step 7 or later" in found[-1]
+    runs.append(line(CONTROL, 1, 44.0, 30.0, losses=2.1))
+    said = list(first_epochs_report.table(runs))
+    assert said[:-2] == found
+    assert "test errors differ by 2.00 in size (at most 4.00), for seed 1," in said[-1]
+    assert said[-1].endswith("that of step 1.")
 
 
 @pytest.fixture
@@ -133,7 +141,7 @@ def command(tmp_path, monkeypatch):
 
     def told(who):
         def train(_, seed, *more):
-            trained.append((who, seed))
+            trained.append((CONTROL if more == ("bit",) else who, seed))
             return result(50.0, 40.0, losses=losses[who])
 
         return train
@@ -158,6 +166,8 @@ def test_known_trainings_are_not_repeated(command, tmp_path):
     assert trained == [(PYTORCH, 0)]
     assert main("--seeds=2") == 0
     assert trained == [(PYTORCH, 0), (TAPELINE, 1), (PYTORCH, 1)]
+    assert main("--seeds=2", "--control") == 0
+    assert trained[3:] == [(CONTROL, 0), (CONTROL, 1)]
     written = (tmp_path / "README.md").read_text()
     assert written.startswith("a\n") and "| 6 | 40.00 ± 0.00 | 40.00 ± 0.00 |" in written
     assert (tmp_path / first_epochs.PICTURE).read_bytes()[1:4] == b"PNG"
