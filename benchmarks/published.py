@@ -125,7 +125,7 @@ def train_with_torch(recipe: str, args: Any, seed: int) -> dict[str, Any]:
     return {
         "command": f"python benchmarks/peers/{script} ids.npz {seed}",
         "seconds": found["seconds"],
-        "curve": [[100 * (place + 1), loss] for place, loss in enumerate(found["losses"])],
+        "curve": found.pop("curve"),
         "result": {every: {"loss": found["loss"]}, **found},
     }
 

@@ -5,7 +5,7 @@
 ids.npz has `train` and `validation`, the ids of the two texts, uint8, and `vocabulary`, their
 number. A batch is windows at random places, as in nanoGPT. Prints one line of JSON: the mean loss
 over the windows of the validation text that do not overlap, in nats; the seconds from the first
-step to the last; losses of steps; and the version.
+step to the last; the mean training loss of each 500 steps, as the recipe's; and the version.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from torch import nn
 from torch.nn import functional
 
 CONTEXT, BATCH, STEPS = 64, 12, 2000
+EVERY = 500  # steps of a point of the curve
 LAYERS, HEADS, WIDTH = 4, 4, 128
 RATE, LAST, WARMUP = 1e-3, 0.1, 100
 DECAY, BETAS, CLIP = 0.1, (0.9, 0.99), 1.0
 
 
 class Block(nn.Module):
-    """A pre-norm block: causal attention, then two dense layers; no biases but those of norms."""
+    """A pre-norm block: causal attention, then two dense layers; no biases, also in norms."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.norm_1, self.norm_2 = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
+        self.norm_1, self.norm_2 = (nn.LayerNorm(WIDTH, bias=False) for _ in range(2))
         self.attention = nn.Linear(WIDTH, 3 * WIDTH, bias=False)
         self.output = nn.Linear(WIDTH, WIDTH, bias=False)
         self.expand = nn.Linear(WIDTH, 4 * WIDTH, bias=False)
@@ -54,7 +55,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.tokens, self.positions = nn.Embedding(vocabulary, WIDTH), nn.Embedding(CONTEXT, WIDTH)
         self.blocks = nn.Sequential(*(Block() for _ in range(LAYERS)))
-        self.norm = nn.LayerNorm(WIDTH)
+        self.norm = nn.LayerNorm(WIDTH, bias=False)
         for name, parameter in self.named_parameters():
             if parameter.dim() > 1:
                 residual = name.endswith(("output.weight", "contract.weight"))
@@ -88,7 +89,7 @@ def main() -> None:
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=RATE, betas=BETAS, fused=True)
-    offsets, losses = torch.arange(CONTEXT + 1), []
+    offsets, losses, curve = torch.arange(CONTEXT + 1), [], []
     started = time.perf_counter()
     for step in range(steps):
         for group in optimizer.param_groups:
@@ -100,8 +101,10 @@ def main() -> None:
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, CLIP)
         optimizer.step()
-        if not (step + 1) % 100:
-            losses.append(float(loss))
+        losses.append(float(loss))
+        if not (step + 1) % EVERY or step + 1 == steps:
+            curve.append([step + 1, float(np.mean(losses))])
+            losses.clear()
     seconds = time.perf_counter() - started
     whole = (len(held) - 1) // CONTEXT * CONTEXT
     inputs, targets = held[:whole].view(-1, CONTEXT), held[1 : whole + 1].view(-1, CONTEXT)
@@ -111,7 +114,7 @@ def main() -> None:
             logits = model(inputs[start : start + 256]).flatten(0, 1)
             some = targets[start : start + 256].flatten()
             total += float(functional.cross_entropy(logits, some, reduction="sum"))
-    found = {"loss": total / whole, "seconds": seconds, "losses": losses}
+    found = {"loss": total / whole, "seconds": seconds, "curve": curve}
     count = sum(p.numel() for p in parameters)
     print(json.dumps(found | {"parameters": count, "versions": {"torch": torch.__version__}}))
 

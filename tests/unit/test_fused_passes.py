@@ -15,6 +15,7 @@ LAYERS = {
     "dense gelu": (lambda: Dense(12, "gelu"), 8),
     "gelu": (lambda: Activation("gelu"), 8),
     "layer norm": (LayerNorm, 60),
+    "layer norm without offset": (lambda: LayerNorm(use_offset=False), 60),
     "attention": (lambda: Attention(2), 60),
     "causal attention": (lambda: Attention(2, causal=True, key_bias=True), 60),
     "dropped attention": (lambda: Attention(2, dropout=0.25, use_bias=False), 60),

@@ -146,13 +146,19 @@ def test_dense(axes, inputs, units):
 
 
 @EXAMPLES
-@given(st.lists(st.integers(1, 6), max_size=2), st.integers(8, 40), st.sampled_from([1e-5, 1e-3]))
-def test_layer_norm(axes, features, epsilon):
+@given(
+    st.lists(st.integers(1, 6), max_size=2),
+    st.integers(8, 40),
+    st.sampled_from([1e-5, 1e-3]),
+    st.booleans(),
+)
+def test_layer_norm(axes, features, epsilon, use_offset):
     x = normal(4, *axes, features)
-    layer = made(models.LayerNorm(epsilon), x.shape[1:])
-    twin = keras.layers.LayerNormalization(epsilon=epsilon, dtype="float64")
+    layer = made(models.LayerNorm(epsilon, use_offset=use_offset), x.shape[1:])
+    twin = keras.layers.LayerNormalization(epsilon=epsilon, center=use_offset, dtype="float64")
     twin.build(x.shape)
-    pairs = [(layer.scale, twin.gamma, same), (layer.offset, twin.beta, same)]
+    pairs = [(layer.scale, twin.gamma, same)]
+    pairs += [(layer.offset, twin.beta, same)] if use_offset else []
     float32 = differences(layer, twin, pairs, x)
     assert max(float32) <= FLOAT32
     output, *_ = differences(layer, twin, pairs, x, tf.bfloat16)

@@ -78,7 +78,7 @@ def test_transformer_arguments():
     untied = language_model(**values, tied=False)
     assert elements(untied.trainable_variables) == count + 8 * 13
     without = language_model(**values, bias=False)
-    assert elements(without.trainable_variables) == count - (4 * 8 + 32 + 8)
+    assert elements(without.trainable_variables) == count - (4 * 8 + 32 + 8) - 3 * 8
     dropped = language_model(**values, dropout=0.5)
     ids = tf.zeros([2, 8], tf.int32)
     context = models.ForwardContext(training=True, noise=models.StatelessRNG(0, tf.constant(0)))

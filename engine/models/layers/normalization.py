@@ -12,8 +12,12 @@ from engine.models.layers.checks import called
 class LayerNorm(Layer):
     """Layer normalization over the last axis of each position, with a learned scale and offset.
 
-    Ba, Kiros and Hinton, 2016, "Layer normalization". `epsilon`, above 0, is added to the biased
-    variance; 1e-5 is that of GPT-2 (Radford et al. 2019).
+    Ba, Kiros and Hinton, 2016, "Layer normalization".
+
+    Args:
+      epsilon: number above 0 that is added to the biased variance; 1e-5 is that of GPT-2 (Radford
+        et al. 2019).
+      use_offset: whether there is an offset.
 
     Raises:
       ValueError: if `epsilon` is not above 0.
@@ -21,11 +25,11 @@ class LayerNorm(Layer):
 
     kind = "layer norm"
 
-    def __init__(self, epsilon: float = 1e-5):
+    def __init__(self, epsilon: float = 1e-5, *, use_offset: bool = True):
         super().__init__()
         if not epsilon > 0:
             raise ValueError(f"the epsilon of a layer norm must be above 0, got {epsilon}")
-        self.epsilon = epsilon
+        self.epsilon, self._use_offset = epsilon, use_offset
 
     def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
         """Creates the variables; returns the output shape, which is the input shape.
@@ -39,12 +43,14 @@ class LayerNorm(Layer):
                 " row: give the inputs a last axis of features"
             )
         self.scale = initializer.constant("scale", input_shape[-1:], 1.0)
-        self.offset = initializer.constant("offset", input_shape[-1:], 0.0)
+        if self._use_offset:
+            self.offset = initializer.constant("offset", input_shape[-1:], 0.0)
         return input_shape
 
     def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
         """Normalizes [rows, ..., features] in float32; returns the result in `context.dtype`."""
-        scale, offset = map(tf.convert_to_tensor, (self.scale, self.offset))
+        scale = tf.convert_to_tensor(self.scale)
+        offset = tf.convert_to_tensor(self.offset) if self._use_offset else tf.zeros_like(scale)
         if fuses(x, context):
             x = fused_normalized(x, scale, offset, self.epsilon)
         else:

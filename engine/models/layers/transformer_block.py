@@ -30,6 +30,7 @@ class TransformerBlock(Composite):
       rotary: as in `Attention`.
       use_bias: whether dense layers and the attention have biases.
       key_bias: as in `Attention`.
+      norm_offset: whether the layer norms have offsets.
       epsilon: number that the layer norms add to the variance.
       kernel_initializer: as in `Dense`, of all kernels.
       kernel_stddev: as in `Dense`, of all kernels.
@@ -52,6 +53,7 @@ class TransformerBlock(Composite):
         rotary: bool = False,
         use_bias: bool = True,
         key_bias: bool = False,
+        norm_offset: bool = True,
         epsilon: float = 1e-5,
         kernel_initializer: str = "glorot_uniform",
         kernel_stddev: float = STDDEV,
@@ -82,8 +84,9 @@ class TransformerBlock(Composite):
         hidden = dense(4 * units, "gelu", kernel_stddev)
         output = dense(units, None, output_stddev or kernel_stddev)
         dropped = [[Dropout(dropout)] if dropout else [] for _ in range(2)]
-        self.attention = [LayerNorm(epsilon), attention, *dropped[0]]
-        self.mlp = [LayerNorm(epsilon), hidden, output, *dropped[1]]
+        norms = [LayerNorm(epsilon, use_offset=norm_offset) for _ in range(2)]
+        self.attention = [norms[0], attention, *dropped[0]]
+        self.mlp = [norms[1], hidden, output, *dropped[1]]
 
     @property
     def label(self) -> str:

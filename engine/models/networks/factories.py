@@ -97,7 +97,7 @@ def transformer(
         queries and keys (Su et al. 2021).
       tied: whether the table of the embedding is also the kernel of the output layer (Press and
         Wolf 2017).
-      bias: whether dense layers and attentions have biases.
+      bias: whether dense layers and attentions have biases, and norms offsets.
       dropout: dropout rate of the embeddings, the attention weights and the outputs of attention
         and mlp.
     """

@@ -77,6 +77,7 @@ def layers(
             rotary=rotary,
             use_bias=bias,
             key_bias=bias,
+            norm_offset=bias,
             kernel_initializer="normal",
             output_stddev=STDDEV / math.sqrt(2 * blocks),
         )
@@ -86,6 +87,6 @@ def layers(
         *([] if rotary else [PositionEmbedding(initializer="normal")]),
         *([Dropout(dropout)] if dropout else []),
         *(block() for _ in range(blocks)),
-        LayerNorm(),
+        LayerNorm(use_offset=bias),
         TiedOutput(embedding) if tied else untied,
     ]
