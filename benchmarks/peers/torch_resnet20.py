@@ -57,7 +57,7 @@ def main() -> None:
     parameters = list(model.parameters())
     if sys.argv[3:] == ["bit"]:
         with torch.no_grad():
-            parameters[0].view(-1)[0].view(torch.int32).bitwise_xor_(1)
+            parameters[0][0, 0, 0, 0].view(torch.int32).bitwise_xor_(1)
     optimizer = torch.optim.SGD(parameters, RATE, MOMENTUM, weight_decay=DECAY, fused=True)
 
     def logits(batch: np.ndarray) -> torch.Tensor:
