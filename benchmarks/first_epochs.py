@@ -92,12 +92,12 @@ def train_with_torch(args: argparse.Namespace, seed: int, *more: str) -> Run:
         given = [f"--flagfile={RECIPE}", f"--seed={seed}", f"--data_dir={args.data_dir}"]
         first_epochs_inputs.write([*given, *options(args.steps)], inputs)
         python, script = python_of(args.place, "torch").absolute(), HERE / "peers" / SCRIPT
-        given = [str(args.steps), *more]
-        command = [str(python), str(script), str(inputs), *given]
+        arguments = [str(args.steps), *more]
+        command = [str(python), str(script), str(inputs), *arguments]
         said = trainings.told(command, f"PyTorch, seed {seed}")
     found = json.loads(next(line for line in reversed(said) if line.startswith("{")))
     return {
-        "command": f"python benchmarks/peers/{SCRIPT} inputs.npz {' '.join(given)}",
+        "command": f"python benchmarks/peers/{SCRIPT} inputs.npz {' '.join(arguments)}",
         "seconds": found["seconds"],
         **first_epochs_report.summary(found["losses"], found["errors"]),
         "parameters": found["parameters"],

@@ -87,7 +87,7 @@ def table(runs: Iterable[Run]) -> Iterator[str]:
     largest = max(map(first_difference, found))
     apart = ours[:, :, 1] - theirs[:, :, 1]
     yield (
-        f"Means and sample deviations over the seeds; a difference is Tapeline's error "
+        "Means and sample deviations over the seeds; a difference is Tapeline's error "
         f"less PyTorch's, over all tests and seeds {np.mean(apart):+.2f} on average, "
         f"{_sizes(apart)}{_between_seeds(ours, theirs)}. The first {FIRST} "
         f"losses differ by at most {largest:.1g} of their size. Rounding errors grow from step to "
